@@ -1,0 +1,1 @@
+//! Data, models, losses, training, evaluation: the desktop side.

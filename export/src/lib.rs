@@ -1,0 +1,3 @@
+//! Checkpoint directory → ONNX graph → quantized bundle.
+
+pub mod checkpoint;

@@ -1,0 +1,548 @@
+//! The bundle: one ZIP file with zstd members, described by `manifest.json`.
+//!
+//! Integrity is a chain: the archive comment carries the SHA-256 of the manifest, the manifest the
+//! size and SHA-256 of every member. A reader trusts no length in the file before it has checked
+//! it, and hands out no byte before its hash fits; a flipped bit is refused unless it lies in
+//! container fields that nothing reads.
+//!
+//! Members that the manifest names but this reader does not know are ignored, unless
+//! `required_features` says that ignoring them would change answers.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipArchive, ZipWriter};
+
+use crate::item_table::{ItemTable, ItemTableError};
+use crate::manifest::{FORMAT_VERSION, KNOWN_FEATURES, Manifest, MemberEntry, Samples};
+use crate::vocabulary::{ItemVocabulary, VocabularyError};
+use crate::{atomic, hash};
+
+/// Name of the manifest inside the container.
+pub const MANIFEST_MEMBER: &str = "manifest.json";
+const COMMENT_PREFIX: &str = "slmrec-bundle manifest sha256 ";
+const MAX_MANIFEST_BYTES: u64 = 16 << 20;
+const MAX_MEMBERS: usize = 10_000;
+/// Largest uncompressed member that is read: 10 million int8 rows of 384 values fit.
+pub const MAX_MEMBER_BYTES: u64 = 4 << 30;
+
+/// Why a bundle could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// The file cannot be opened, read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Not a bundle's container, or a damaged one.
+    #[error("{path}: not a readable bundle: {reason}")]
+    Container {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Written by a newer version.
+    #[error(
+        "{path}: bundle format version {found}, this program reads {FORMAT_VERSION}; hint: update slmrec-run"
+    )]
+    FormatVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version in the manifest.
+        found: u64,
+    },
+    /// Needs something that this reader does not know.
+    #[error(
+        "{path}: the bundle requires the feature {feature:?}, which this program does not know; hint: update slmrec-run"
+    )]
+    Feature {
+        /// The file.
+        path: PathBuf,
+        /// The feature.
+        feature: String,
+    },
+    /// A member is missing, damaged or of the wrong kind.
+    #[error("{path}: member {member:?}: expected {expected}, found {found}")]
+    Member {
+        /// The file.
+        path: PathBuf,
+        /// The member.
+        member: String,
+        /// What would have been right.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
+}
+
+/// Collects members and writes them with their manifest as one file.
+#[derive(Debug, Default)]
+pub struct BundleWriter {
+    members: BTreeMap<String, Vec<u8>>,
+}
+
+impl BundleWriter {
+    /// An empty bundle.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a member, or replaces one of the same name.
+    pub fn add(&mut self, name: impl Into<String>, bytes: Vec<u8>) {
+        self.members.insert(name.into(), bytes);
+    }
+
+    /// Writes the bundle atomically, after filling `manifest.members`. Equal input gives equal bytes.
+    ///
+    /// # Errors
+    /// What writing gives.
+    pub fn write(self, path: &Path, mut manifest: Manifest) -> Result<Manifest, BundleError> {
+        manifest.members = self
+            .members
+            .iter()
+            .map(|(name, bytes)| {
+                let entry = MemberEntry {
+                    bytes: bytes.len() as u64,
+                    sha256: hash::sha256_hex(bytes),
+                };
+                (name.clone(), entry)
+            })
+            .collect();
+        let written = serde_json::to_vec_pretty(&manifest)
+            .map_err(io::Error::from)
+            .and_then(|json| atomic::write_with(path, |file| self.write_zip(file, &json)));
+        written.map_err(|source| BundleError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(manifest)
+    }
+
+    fn write_zip(&self, file: impl Write + Seek, manifest: &[u8]) -> io::Result<()> {
+        let mut zip = ZipWriter::new(file);
+        zip.set_comment(format!("{COMMENT_PREFIX}{}", hash::sha256_hex(manifest)))?;
+        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Zstd);
+        let manifest = (MANIFEST_MEMBER, manifest);
+        let members = self.members.iter().map(|(n, b)| (n.as_str(), b.as_slice()));
+        for (name, bytes) in std::iter::once(manifest).chain(members) {
+            let large = bytes.len() as u64 >= u64::from(u32::MAX);
+            zip.start_file(name, options.large_file(large))?;
+            zip.write_all(bytes)?;
+        }
+        zip.finish()?;
+        Ok(())
+    }
+}
+
+/// An opened bundle: its manifest is verified, members are verified as they are read.
+#[derive(Debug)]
+pub struct Bundle {
+    path: PathBuf,
+    manifest: Manifest,
+    manifest_sha256: String,
+    archive: ZipArchive<BufReader<File>>,
+}
+
+impl Bundle {
+    /// Opens a bundle and verifies its manifest.
+    ///
+    /// # Errors
+    /// Anything that is not a bundle of a version and with features that this reader knows.
+    pub fn open(path: &Path) -> Result<Self, BundleError> {
+        let file = File::open(path).map_err(|source| BundleError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let container = |reason: String| BundleError::Container {
+            path: path.to_owned(),
+            reason,
+        };
+        let mut archive =
+            ZipArchive::new(BufReader::new(file)).map_err(|e| container(e.to_string()))?;
+        if archive.len() > MAX_MEMBERS {
+            let found = archive.len();
+            return Err(container(format!("{found} members, at most {MAX_MEMBERS}")));
+        }
+        let comment = String::from_utf8_lossy(archive.comment()).into_owned();
+        let Some(expected) = comment.strip_prefix(COMMENT_PREFIX) else {
+            return Err(container("a ZIP file, but not a slmrec bundle".into()));
+        };
+        let json = read_zip_member(&mut archive, MANIFEST_MEMBER, MAX_MANIFEST_BYTES)
+            .map_err(|e| container(format!("{MANIFEST_MEMBER}: {e}")))?;
+        let found = hash::sha256_hex(&json);
+        if found != expected {
+            return Err(BundleError::Member {
+                path: path.to_owned(),
+                member: MANIFEST_MEMBER.into(),
+                expected: format!("SHA-256 {expected}"),
+                found,
+            });
+        }
+        let manifest = parse_manifest(path, &json)?;
+        Ok(Self {
+            path: path.to_owned(),
+            manifest,
+            manifest_sha256: found,
+            archive,
+        })
+    }
+
+    /// The manifest.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// SHA-256 of the manifest, which by the chain of hashes names the whole content.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        &self.manifest_sha256
+    }
+
+    /// Reads a member; its size and hash are checked.
+    ///
+    /// # Errors
+    /// A member that is missing, damaged, or larger than [`MAX_MEMBER_BYTES`].
+    pub fn member(&mut self, name: &str) -> Result<Vec<u8>, BundleError> {
+        let Some(entry) = self.manifest.members.get(name).cloned() else {
+            return Err(self.member_error(name, "an entry in the manifest", "none"));
+        };
+        if entry.bytes > MAX_MEMBER_BYTES {
+            return Err(self.member_error(
+                name,
+                format!("at most {MAX_MEMBER_BYTES} bytes"),
+                entry.bytes,
+            ));
+        }
+        let bytes = match read_zip_member(&mut self.archive, name, entry.bytes) {
+            Ok(bytes) => bytes,
+            Err(e) => return Err(self.member_error(name, format!("{} bytes", entry.bytes), e)),
+        };
+        let found = hash::sha256_hex(&bytes);
+        if found != entry.sha256 {
+            return Err(self.member_error(name, format!("SHA-256 {}", entry.sha256), found));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads and checks every member, also those that this reader does not know.
+    ///
+    /// # Errors
+    /// The first member that [`Self::member`] refuses.
+    pub fn verify_members(&mut self) -> Result<(), BundleError> {
+        let names: Vec<String> = self.manifest.members.keys().cloned().collect();
+        names
+            .iter()
+            .try_for_each(|name| self.member(name).map(drop))
+    }
+
+    /// The item vocabulary.
+    ///
+    /// # Errors
+    /// A damaged member, or another number of items than the manifest says.
+    pub fn vocabulary(&mut self) -> Result<ItemVocabulary, BundleError> {
+        let name = self.manifest.vocabulary.clone();
+        let bytes = self.member(&name)?;
+        let vocabulary = ItemVocabulary::from_json(&bytes)
+            .map_err(|e: VocabularyError| self.member_error(&name, "a vocabulary", e))?;
+        if vocabulary.len() != self.manifest.items.count {
+            let expected = format!("{} items", self.manifest.items.count);
+            return Err(self.member_error(&name, expected, vocabulary.len()));
+        }
+        Ok(vocabulary)
+    }
+
+    /// The item table.
+    ///
+    /// # Errors
+    /// A damaged member, or another shape than the manifest says.
+    pub fn item_table(&mut self) -> Result<ItemTable, BundleError> {
+        let entry = self.manifest.items.clone();
+        let bytes = self.member(&entry.member)?;
+        let table = ItemTable::from_bytes(&bytes)
+            .map_err(|e: ItemTableError| self.member_error(&entry.member, "an item table", e))?;
+        if (table.len(), table.dim(), table.row_type()) != (entry.count, entry.dim, entry.row_type)
+        {
+            let expected = format!("{} x {} {:?}", entry.count, entry.dim, entry.row_type);
+            let found = format!("{} x {} {:?}", table.len(), table.dim(), table.row_type());
+            return Err(self.member_error(&entry.member, expected, found));
+        }
+        Ok(table)
+    }
+
+    /// The sample histories.
+    ///
+    /// # Errors
+    /// A damaged member.
+    pub fn samples(&mut self) -> Result<Samples, BundleError> {
+        let name = self.manifest.samples.clone();
+        let bytes = self.member(&name)?;
+        serde_json::from_slice(&bytes).map_err(|e| self.member_error(&name, "samples", e))
+    }
+
+    /// Ids of popular items, most popular first.
+    ///
+    /// # Errors
+    /// A damaged member.
+    pub fn popularity(&mut self) -> Result<Vec<String>, BundleError> {
+        let name = self.manifest.popularity.clone();
+        let bytes = self.member(&name)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|e| self.member_error(&name, "a list of item ids", e))
+    }
+
+    fn member_error(
+        &self,
+        member: &str,
+        expected: impl Into<String>,
+        found: impl std::fmt::Display,
+    ) -> BundleError {
+        BundleError::Member {
+            path: self.path.clone(),
+            member: member.to_owned(),
+            expected: expected.into(),
+            found: found.to_string(),
+        }
+    }
+}
+
+/// The version is looked at before the rest, so that a future layout gives the right message.
+fn parse_manifest(path: &Path, json: &[u8]) -> Result<Manifest, BundleError> {
+    let wrong = |found: String| BundleError::Member {
+        path: path.to_owned(),
+        member: MANIFEST_MEMBER.into(),
+        expected: "a manifest".into(),
+        found,
+    };
+    let value: serde_json::Value =
+        serde_json::from_slice(json).map_err(|e| wrong(e.to_string()))?;
+    match value
+        .get("format_version")
+        .and_then(serde_json::Value::as_u64)
+    {
+        Some(version) if version == u64::from(FORMAT_VERSION) => {}
+        Some(found) => {
+            return Err(BundleError::FormatVersion {
+                path: path.to_owned(),
+                found,
+            });
+        }
+        None => return Err(wrong("no format_version".into())),
+    }
+    let manifest: Manifest = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
+    match manifest
+        .required_features
+        .iter()
+        .find(|f| !KNOWN_FEATURES.contains(&f.as_str()))
+    {
+        Some(feature) => Err(BundleError::Feature {
+            path: path.to_owned(),
+            feature: feature.clone(),
+        }),
+        None => Ok(manifest),
+    }
+}
+
+/// Reads at most `limit` bytes of a member; more is an error. Memory grows with what is really
+/// there, not with what a header claims.
+fn read_zip_member<R: Read + Seek>(
+    archive: &mut ZipArchive<R>,
+    name: &str,
+    limit: u64,
+) -> io::Result<Vec<u8>> {
+    let member = archive.by_name(name)?;
+    let mut bytes = Vec::new();
+    member
+        .take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("more than {limit} bytes"),
+        ));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::item_table::RowType;
+    use crate::manifest::{
+        DataEntry, EncoderEntry, GraphTarget, ItemsEntry, ModelEntry, Precision, PromptEntry,
+        Readout, Sample,
+    };
+    use crate::vocabulary::Item;
+
+    fn manifest() -> Manifest {
+        Manifest {
+            format_version: FORMAT_VERSION,
+            required_features: vec![],
+            created_by: "test".into(),
+            precision: Precision::Fp32,
+            encoders: vec![EncoderEntry {
+                member: "encoder.onnx".into(),
+                target: GraphTarget::Any,
+                precision: Precision::Fp32,
+                opset: 17,
+            }],
+            model: ModelEntry {
+                model_type: "llama".into(),
+                base: "none".into(),
+                readout: Readout::Item,
+                max_history: 4,
+                hidden_size: 8,
+                num_hidden_layers: 1,
+                num_attention_heads: 2,
+                num_key_value_heads: 1,
+                intermediate_size: 16,
+                prompt: PromptEntry::default(),
+                checkpoint_sha256: String::new(),
+            },
+            items: ItemsEntry {
+                member: "items.bin".into(),
+                count: 2,
+                dim: 3,
+                row_type: RowType::F32,
+            },
+            vocabulary: "vocabulary.json".into(),
+            popularity: "popularity.json".into(),
+            samples: "samples.json".into(),
+            data: DataEntry {
+                name: "none".into(),
+                users: 0,
+                interactions: 0,
+                sha256: String::new(),
+            },
+            metrics: BTreeMap::new(),
+            members: BTreeMap::new(),
+        }
+    }
+
+    fn writer() -> BundleWriter {
+        let vocabulary = ItemVocabulary::new(
+            ["a", "b"]
+                .map(|id| Item {
+                    id: id.into(),
+                    title: Some(format!("Title of {id}")),
+                })
+                .to_vec(),
+        )
+        .expect("valid");
+        let table =
+            ItemTable::from_f32(&[1.0, 2.0, 3.0, -1.0, 0.0, 0.5], 3, RowType::F32).expect("valid");
+        let samples = Samples {
+            computed_by: "test".into(),
+            min_cosine: 0.99,
+            min_overlap: 0.9,
+            samples: vec![Sample {
+                history: vec!["a".into()],
+                user_vector: vec![1.0, 0.0, 0.0],
+                top: vec![],
+            }],
+        };
+        let mut writer = BundleWriter::new();
+        writer.add("vocabulary.json", vocabulary.to_json().expect("json"));
+        writer.add("items.bin", table.to_bytes());
+        writer.add("samples.json", serde_json::to_vec(&samples).expect("json"));
+        writer.add("popularity.json", b"[\"b\",\"a\"]".to_vec());
+        writer.add(
+            "encoder.onnx",
+            (0..2000u32).flat_map(|i| (i * i).to_le_bytes()).collect(),
+        );
+        writer.add("of-the-future.bin", vec![7; 100]);
+        writer
+    }
+
+    /// Everything a reader can get out of a bundle.
+    fn read_all(path: &Path) -> Result<String, BundleError> {
+        let mut bundle = Bundle::open(path)?;
+        bundle.verify_members()?;
+        let vocabulary = bundle.vocabulary()?;
+        let table = bundle.item_table()?;
+        let encoder = bundle.member("encoder.onnx")?;
+        Ok(format!(
+            "{:?} {:?} {:?} {:?} {:?} {:?}",
+            bundle.manifest().clone(),
+            vocabulary.items(),
+            table,
+            bundle.samples()?,
+            bundle.popularity()?,
+            hash::sha256_hex(&encoder),
+        ))
+    }
+
+    fn write(dir: &Path, manifest: Manifest) -> PathBuf {
+        let path = dir.join("b.slmrec");
+        writer().write(&path, manifest).expect("writes");
+        path
+    }
+
+    #[test]
+    fn round_trip_is_deterministic() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = write(dir.path(), manifest());
+        let first = std::fs::read(&path).expect("file");
+        read_all(&path).expect("reads");
+        write(dir.path(), manifest());
+        assert_eq!(std::fs::read(&path).expect("file"), first);
+    }
+
+    #[test]
+    fn cut_anywhere_is_refused() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = write(dir.path(), manifest());
+        let good = std::fs::read(&path).expect("file");
+        for cut in 0..good.len() {
+            std::fs::write(&path, &good[..cut]).expect("cut");
+            assert!(read_all(&path).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_is_refused_or_changes_nothing() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = write(dir.path(), manifest());
+        let good = std::fs::read(&path).expect("file");
+        let truth = read_all(&path).expect("reads");
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << (at % 8);
+            std::fs::write(&path, &bad).expect("flip");
+            if let Ok(answer) = read_all(&path) {
+                assert_eq!(answer, truth, "flip at byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn future_versions_and_features_say_so() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let mut future = manifest();
+        future.format_version = 2;
+        let error = Bundle::open(&write(dir.path(), future)).expect_err("refused");
+        assert!(error.to_string().contains("format version 2"), "{error}");
+        let mut demanding = manifest();
+        demanding.required_features.push("telepathy".into());
+        let error = Bundle::open(&write(dir.path(), demanding)).expect_err("refused");
+        assert!(error.to_string().contains("telepathy"), "{error}");
+    }
+
+    #[test]
+    fn counts_must_agree_with_the_manifest() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let mut wrong = manifest();
+        wrong.items.count = 3;
+        let mut bundle = Bundle::open(&write(dir.path(), wrong)).expect("opens");
+        assert!(bundle.vocabulary().is_err());
+        assert!(bundle.item_table().is_err());
+    }
+}

@@ -1,0 +1,29 @@
+//! What training and the device must agree on.
+//!
+//! Everything here is used by both sides of a bundle: the item vocabulary, the way a history
+//! becomes a sequence of item rows, the dataset directory, the bundle container and its manifest,
+//! the item table, ranking with its tie rule, and the metrics. Nothing here trains, runs a graph,
+//! prints, or touches the network.
+//!
+//! The order in which to read: [`vocabulary`] → [`history`] → [`dataset`] → [`item_table`] →
+//! [`manifest`] → [`bundle`] → [`ranking`] → [`metrics`] → [`bootstrap`].
+
+pub mod atomic;
+pub mod bootstrap;
+pub mod bundle;
+pub mod dataset;
+pub mod hash;
+pub mod history;
+pub mod item_table;
+pub mod manifest;
+pub mod metrics;
+pub mod ranking;
+pub mod vocabulary;
+
+pub use bundle::{Bundle, BundleError, BundleWriter};
+pub use dataset::{Dataset, DatasetError, Split};
+pub use history::{EncodedHistory, History, HistoryEntry, HistoryError};
+pub use item_table::{ItemTable, ItemTableError, RowType};
+pub use manifest::Manifest;
+pub use ranking::{ItemMask, RankingError, ScoredItem};
+pub use vocabulary::{Item, ItemIndex, ItemVocabulary, VocabularyError};

@@ -1,0 +1,1 @@
+//! Loads a bundle, encodes a history and ranks the catalog.

@@ -1,1 +1,13 @@
-//! Data, models, losses, training, evaluation: the desktop side.
+//! The desktop side: data, models, losses, training, evaluation and the command line.
+//!
+//! Follow the data: [`data`] (files to a dataset directory) → [`model`] (SASRec and the decoder) →
+//! [`train`] (objectives and the loop) → [`evaluate`] (ranking against the floors) → `slmrec_export`.
+//! [`pipeline`] strings the stages together under one work directory; [`cli`] is what a person types.
+
+pub mod cli;
+pub mod data;
+pub mod evaluate;
+pub mod fetch;
+pub mod model;
+pub mod pipeline;
+pub mod train;

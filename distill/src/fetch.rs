@@ -1,0 +1,1 @@
+//! Fetching demo data and weights.

@@ -1,0 +1,56 @@
+//! Histories as one right-padded tensor.
+//!
+//! Padding stands on the right, so under a causal mask no real position ever sees it, positions
+//! count real tokens only, and a padded row equals the unpadded run.
+
+use candle_core::{Device, Result, Tensor};
+use slmrec_core::ItemIndex;
+
+/// Histories `[B, S]`, padded on the right with row 0, and their true lengths.
+#[derive(Clone, Debug)]
+pub struct HistoryBatch {
+    /// Item rows, u32 `[B, S]`, S the longest history of the batch.
+    pub items: Tensor,
+    /// True lengths, each in `1..=S`.
+    pub lengths: Vec<usize>,
+}
+
+impl HistoryBatch {
+    /// Pads histories to the longest of them.
+    ///
+    /// # Errors
+    /// An empty batch or an empty history.
+    pub fn new(histories: &[&[ItemIndex]], device: &Device) -> Result<Self> {
+        let lengths: Vec<usize> = histories.iter().map(|h| h.len()).collect();
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        if lengths.contains(&0) || longest == 0 {
+            candle_core::bail!("a batch needs at least one history, and each at least one item");
+        }
+        let mut rows = vec![ItemIndex::PADDING.0; histories.len() * longest];
+        for (row, history) in rows.chunks_exact_mut(longest).zip(histories) {
+            for (cell, item) in row.iter_mut().zip(*history) {
+                *cell = item.0;
+            }
+        }
+        let items = Tensor::from_vec(rows, (histories.len(), longest), device)?;
+        Ok(Self { items, lengths })
+    }
+
+    /// Number of histories B.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// Flat indices into `[B * S]` of each history's last real position, u32 `[B]`.
+    ///
+    /// # Errors
+    /// Only what candle reports for making a tensor.
+    pub fn last_positions(&self) -> Result<Tensor> {
+        let (_, s) = self.items.dims2()?;
+        let flat: Vec<u32> = (self.lengths.iter().enumerate())
+            .map(|(row, len)| (row * s + len - 1) as u32)
+            .collect();
+        Tensor::from_vec(flat, self.size(), self.items.device())
+    }
+}

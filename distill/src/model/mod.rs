@@ -1,0 +1,58 @@
+//! Sequential recommenders: what a trainer, an evaluator and an exporter may ask of any of them.
+
+pub mod batch;
+pub mod dropout;
+pub mod parameters;
+
+use candle_core::{Result, Tensor};
+
+pub use batch::HistoryBatch;
+pub use dropout::MaskRng;
+pub use parameters::Parameters;
+
+/// What a forward pass leaves behind.
+#[derive(Debug)]
+pub struct ModelOutput {
+    /// User vectors `[B, S, D]` at item positions (`item` readout, SASRec), or `[B, 1, D]` at the
+    /// last suffix token (`response` readout). At padded positions the values mean nothing.
+    pub user_vectors: Tensor,
+    /// Hidden states at the same positions, `[B, S or 1, H]`, one per entry of the `state_layers`
+    /// that were asked for, in that order.
+    pub states: Vec<Tensor>,
+}
+
+/// Whether a forward pass drops out, and from which random stream.
+pub enum Mode<'a> {
+    /// Dropout on; masks come from this stream.
+    Train(&'a mut MaskRng),
+    /// No dropout.
+    Eval,
+}
+
+/// A model that turns histories into user vectors.
+pub trait SequentialModel {
+    /// Runs a batch. `state_layers` are numbers of layers already passed (`1..=L`): state `l` is the
+    /// residual stream after layer `l`, except `L`, which is taken after the final norm.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or a layer number outside `1..=L`.
+    fn forward(
+        &self,
+        batch: &HistoryBatch,
+        mode: Mode<'_>,
+        state_layers: &[usize],
+    ) -> Result<ModelOutput>;
+
+    /// Item embeddings `[N + 1, D]`, row 0 for the padding. The score of item i is the dot product
+    /// of row i and a user vector.
+    fn item_embeddings(&self) -> Tensor;
+
+    /// Everything that training changes.
+    fn parameters(&self) -> &Parameters;
+
+    /// Number of decoder layers L.
+    fn num_layers(&self) -> usize;
+
+    /// Longest history S that the model takes.
+    fn max_history(&self) -> usize;
+}

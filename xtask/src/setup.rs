@@ -42,7 +42,7 @@ const WHEELS: &[Wheel] = &[
         pip_platform: "manylinux_2_28_x86_64",
         wheel_sha256: "1f3dea47f2f0e5117c2404cea7d21fd253ae7836a3bf167a501cdfbb2600d536",
         library: "libonnxruntime.so.1.31.1",
-        library_sha256: "8aa3b76b28c778a2b1dd660d34161adb1d508c9ccd04ff9dc80e26eca5df8467",
+        library_sha256: "fc44112fbe06d7d689c57e11d3862031f64711007e4ee020f8eed5185fd2c1d3",
     },
     Wheel {
         os: "linux",
@@ -50,7 +50,7 @@ const WHEELS: &[Wheel] = &[
         pip_platform: "manylinux_2_28_aarch64",
         wheel_sha256: "0b9a492176886992e0e875f06bc0367e333f5fff11711a2d642e18b02f3009cc",
         library: "libonnxruntime.so.1.31.1",
-        library_sha256: "fc44112fbe06d7d689c57e11d3862031f64711007e4ee020f8eed5185fd2c1d3",
+        library_sha256: "8aa3b76b28c778a2b1dd660d34161adb1d508c9ccd04ff9dc80e26eca5df8467",
     },
     Wheel {
         os: "macos",

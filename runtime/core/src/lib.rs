@@ -12,6 +12,7 @@ pub mod atomic;
 pub mod bootstrap;
 pub mod bundle;
 pub mod dataset;
+pub mod evaluation;
 pub mod hash;
 pub mod history;
 pub mod item_table;
@@ -23,6 +24,7 @@ pub mod vocabulary;
 
 pub use bundle::{Bundle, BundleError, BundleWriter};
 pub use dataset::{Dataset, DatasetError, Split};
+pub use evaluation::{Evaluation, EvaluationError};
 pub use history::{EncodedHistory, History, HistoryEntry, HistoryError};
 pub use item_table::{ItemTable, ItemTableError, RowType};
 pub use manifest::Manifest;

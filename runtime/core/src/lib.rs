@@ -6,22 +6,25 @@
 //! prints, or touches the network.
 //!
 //! The order in which to read: [`vocabulary`] → [`history`] → [`dataset`] → [`item_table`] →
-//! [`manifest`] → [`bundle`] → [`ranking`] → [`metrics`] → [`bootstrap`].
+//! [`manifest`] → [`bundle`] → [`ranking`] → [`metrics`] → [`bootstrap`] → [`sampled`].
 
 pub mod atomic;
 pub mod bootstrap;
 pub mod bundle;
 pub mod dataset;
+pub mod evaluation;
 pub mod hash;
 pub mod history;
 pub mod item_table;
 pub mod manifest;
 pub mod metrics;
 pub mod ranking;
+pub mod sampled;
 pub mod vocabulary;
 
 pub use bundle::{Bundle, BundleError, BundleWriter};
 pub use dataset::{Dataset, DatasetError, Split};
+pub use evaluation::{Evaluation, EvaluationError};
 pub use history::{EncodedHistory, History, HistoryEntry, HistoryError};
 pub use item_table::{ItemTable, ItemTableError, RowType};
 pub use manifest::Manifest;

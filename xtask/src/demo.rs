@@ -17,22 +17,32 @@ use crate::{setup, workspace};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --quick    \
-    # fewer epochs: every stage runs, the figures mean little"
+    # few layers and epochs: every stage runs, the figures mean little"
 )]
 pub(crate) struct Arguments {
-    /// Where the stages read and write
-    #[arg(long, value_name = "DIR", default_value = "slmrec-work")]
-    work_dir: PathBuf,
-    /// Take `demo-quick.toml` instead of `demo.toml`
+    /// Where the stages read and write [default: slmrec-work, with --quick slmrec-work/quick]
+    #[arg(long, value_name = "DIR")]
+    work_dir: Option<PathBuf>,
+    /// Few layers and epochs, to see every stage run
     #[arg(long)]
     quick: bool,
 }
 
+const PIPELINE: &str = "demo.toml";
 const HISTORY: &str = "examples/history.json";
+/// What `--quick` changes in the pipeline.
+const QUICK: &[&str] = &[
+    "pretrain.train.epochs=2",
+    "teach.layers=4",
+    "teach.train.epochs=1",
+    "distill.layers=2",
+    "distill.objective.blocks=2",
+    "distill.train.epochs=1",
+];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let library = setup::onnxruntime()?;
-    let work_dir = env::current_dir()?.join(&arguments.work_dir);
+    let (work_dir, bundle) = places(arguments)?;
     let programs = build()?;
     let program = |name: &str| -> Result<Command> {
         let path = programs.get(name);
@@ -49,18 +59,40 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let mut fetch = program("slmrec-distill")?;
         costs.push(step(fetch.args(["fetch", name]))?);
     }
-    let pipeline = if arguments.quick {
-        "demo-quick.toml"
-    } else {
-        "demo.toml"
-    };
     let mut stages = program("slmrec-distill")?;
-    stages.args(["run", pipeline, "--work-dir"]).arg(&work_dir);
+    stages.args(["run", PIPELINE, "--work-dir"]).arg(&work_dir);
+    if arguments.quick {
+        stages.args(QUICK.iter().flat_map(|change| ["--set", change]));
+        stages
+            .arg("--set")
+            .arg(format!("export.output={:?}", bundle.display().to_string()));
+    }
     costs.push(step(&mut stages)?);
     let mut recommend = program("slmrec-run")?;
-    costs.push(step(recommend.arg(HISTORY))?);
+    recommend.arg(HISTORY);
+    if arguments.quick {
+        recommend.arg("--bundle").arg(&bundle);
+    }
+    costs.push(step(&mut recommend)?);
     print_total(&costs);
     Ok(())
+}
+
+/// The work directory and the bundle. A quick run must not replace what a whole one made.
+fn places(arguments: &Arguments) -> Result<(PathBuf, PathBuf)> {
+    let root = workspace::root();
+    let default = if arguments.quick {
+        "slmrec-work/quick"
+    } else {
+        "slmrec-work"
+    };
+    let work_dir = match &arguments.work_dir {
+        Some(typed) => env::current_dir()?.join(typed),
+        None => root.join(default),
+    };
+    let folder = if arguments.quick { &work_dir } else { &root };
+    let bundle = folder.join("student.slmrec");
+    Ok((work_dir, bundle))
 }
 
 /// Shows the command as a person would type it, and runs it.
@@ -124,6 +156,18 @@ fn executables(messages: &str) -> Result<BTreeMap<String, PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quick_run_keeps_to_itself() {
+        let places = |quick| {
+            let work_dir = None;
+            places(&Arguments { work_dir, quick }).expect("places")
+        };
+        let (whole, quick) = (places(false), places(true));
+        assert!(whole.0.ends_with("slmrec-work") && whole.1.ends_with("student.slmrec"));
+        assert_ne!(whole.0, quick.0);
+        assert_ne!(whole.1, quick.1);
+    }
 
     #[test]
     fn programs_are_found_in_cargos_messages() {

@@ -82,7 +82,8 @@ pub(crate) fn onnxruntime() -> Result<PathBuf> {
             "setup: ONNX Runtime from {DYLIB_VARIABLE}: {}",
             chosen.display()
         );
-        return Ok(chosen);
+        // Children run in other folders than the one that a relative path is meant from.
+        return Ok(std::path::absolute(chosen)?);
     }
     let wheel = wheel_for(env::consts::OS, env::consts::ARCH)?;
     let folder = workspace::root().join(".slmrec/onnxruntime");

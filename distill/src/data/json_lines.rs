@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 
-use serde::Deserializer as _;
 use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 
 use super::error::{Fault, excerpt};

@@ -29,7 +29,7 @@ mod time;
 mod titles;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use slmrec_core::{Dataset, Item, ItemIndex, ItemVocabulary, hash};
 

@@ -3,12 +3,14 @@
 pub mod batch;
 pub mod dropout;
 pub mod parameters;
+pub mod sasrec;
 
 use candle_core::{Result, Tensor};
 
 pub use batch::HistoryBatch;
 pub use dropout::MaskRng;
 pub use parameters::Parameters;
+pub use sasrec::{SasRec, SasRecError, SasRecSettings};
 
 /// What a forward pass leaves behind.
 #[derive(Debug)]

@@ -27,7 +27,8 @@ use crate::{atomic, hash};
 pub const FORMAT_VERSION: u32 = 1;
 /// The description, written last: a directory without it is not a dataset.
 pub const DESCRIPTION_FILE: &str = "dataset.json";
-const VOCABULARY_FILE: &str = "vocabulary.json";
+/// Item ids and titles; a checkpoint names its vocabulary by the SHA-256 of this file.
+pub const VOCABULARY_FILE: &str = "vocabulary.json";
 const USERS_FILE: &str = "users.json";
 const SEQUENCES_FILE: &str = "sequences.safetensors";
 
@@ -379,7 +380,7 @@ fn parse_sequences(path: &Path, bytes: &[u8]) -> Result<Sequences, DatasetError>
     let times = if file
         .names()
         .iter()
-        .any(|name| name.as_ref() as &str == "times")
+        .any(|name| *name == "times")
     {
         Some(
             tensor("times", Dtype::I64)?

@@ -270,3 +270,38 @@ fn completions_name_the_commands() {
     let script = stdout(bare().args(["completions", "bash"]));
     assert!(script.contains("evaluate") && script.contains("--include-seen"));
 }
+
+/// The variable must be there before ONNX Runtime is loaded, so before anything else happens: the
+/// process is looked at while it waits for its standard input.
+#[cfg(target_os = "linux")]
+#[test]
+fn telemetry_is_off_before_anything_is_read() {
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("slmrec-run"))
+        .arg("-")
+        .env_remove("ORT_DISABLE_TELEMETRY")
+        .env("SLMREC_BUNDLE", fixture().bundle("fp32"))
+        .env("ORT_DYLIB_PATH", onnxruntime())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("starts");
+    let environment = format!("/proc/{}/environ", child.id());
+    let is_set = || {
+        let bytes = std::fs::read(&environment).unwrap_or_default();
+        bytes
+            .split(|&b| b == 0)
+            .any(|v| v == b"ORT_DISABLE_TELEMETRY=1")
+    };
+    let started = std::time::Instant::now();
+    while !is_set() && started.elapsed().as_secs() < 30 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let off = is_set();
+    let mut stdin = child.stdin.take().expect("piped");
+    std::io::Write::write_all(&mut stdin, br#"["item-3"]"#).expect("writes");
+    drop(stdin);
+    let output = child.wait_with_output().expect("ends");
+    assert!(off, "ORT_DISABLE_TELEMETRY=1 is not in the environment");
+    assert!(output.status.success() && !output.stdout.is_empty());
+}

@@ -23,10 +23,26 @@ pub(crate) struct Library {
 }
 
 impl Library {
-    /// Its version.
+    /// Its version by the name of its file, as in `libonnxruntime.so.1.31.1`; where the name has
+    /// none, the commit it was built from. The binding has no safe call that tells the version.
     pub(crate) fn version(&self) -> String {
-        ort::info().to_owned()
+        let path = self.path.canonicalize().unwrap_or_default();
+        let name = path.file_name().and_then(|name| name.to_str());
+        match name.and_then(version_in) {
+            Some(version) if !version.is_empty() => {
+                let parts: Vec<String> = version.iter().map(u32::to_string).collect();
+                parts.join(".")
+            }
+            _ => build_commit(ort::info()),
+        }
     }
+}
+
+/// `.. git-commit-id=6af1a93, ..` -> `commit 6af1a93`.
+fn build_commit(build_info: &str) -> String {
+    let id = build_info.split("git-commit-id=").nth(1);
+    let id = id.and_then(|rest| rest.split(',').next());
+    format!("commit {}", id.unwrap_or("unknown").trim())
 }
 
 /// The one that this process has loaded. The binding allows one environment a process and does
@@ -174,6 +190,10 @@ mod tests {
             Some(vec![1, 31, 1])
         );
         assert_eq!(version_in("onnxruntime.dll"), Some(vec![]));
+        assert_eq!(
+            build_commit("a, git-commit-id=6af1a93, b=c"),
+            "commit 6af1a93"
+        );
     }
 
     #[test]

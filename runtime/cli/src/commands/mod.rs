@@ -22,6 +22,14 @@ use crate::{bundle_search, output, telemetry};
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
 pub(crate) fn run(cli: Cli) -> anyhow::Result<bool> {
+    let runs_an_engine = match &cli.command {
+        None | Some(Command::Evaluate(_) | Command::Verify(_)) => true,
+        Some(Command::Inspect(_) | Command::Completions { .. }) => false,
+    };
+    if runs_an_engine {
+        // Before anything is read: standard input cannot be read twice.
+        telemetry::disable()?;
+    }
     match cli.command {
         None => recommend::run(&cli.recommend),
         Some(Command::Evaluate(arguments)) => evaluate::run(&arguments),
@@ -40,7 +48,6 @@ fn open(
     bundle: &BundleArguments,
     engine: &EngineArguments,
 ) -> anyhow::Result<(Recommender, EngineReport, Duration)> {
-    telemetry::disable()?;
     let path = bundle_search::find(bundle.bundle.as_deref())?;
     let started = Instant::now();
     let recommender = Recommender::open(&path, &engine.options())?;

@@ -78,7 +78,7 @@ pub fn interval_of_mean(values: &[f64], seed: u64) -> Interval {
 }
 
 /// A uniform index below `n` by multiply-shift; the bias of n / 2^32 is far below the noise here.
-fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
+pub(crate) fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
     ((u64::from(rng.next_u32()) * n as u64) >> 32) as usize
 }
 

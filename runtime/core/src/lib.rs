@@ -6,7 +6,7 @@
 //! prints, or touches the network.
 //!
 //! The order in which to read: [`vocabulary`] → [`history`] → [`dataset`] → [`item_table`] →
-//! [`manifest`] → [`bundle`] → [`ranking`] → [`metrics`] → [`bootstrap`].
+//! [`manifest`] → [`bundle`] → [`ranking`] → [`metrics`] → [`bootstrap`] → [`sampled`].
 
 pub mod atomic;
 pub mod bootstrap;
@@ -18,6 +18,7 @@ pub mod item_table;
 pub mod manifest;
 pub mod metrics;
 pub mod ranking;
+pub mod sampled;
 pub mod vocabulary;
 
 pub use bundle::{Bundle, BundleError, BundleWriter};

@@ -63,8 +63,8 @@ pub enum ExportError {
         /// Bytes that fit.
         limit: usize,
     },
-    /// No user of the dataset has a training sequence, so there is no sample history.
-    #[error("{dataset}: no user has a training sequence to take sample histories from")]
+    /// No training sequence leaves anything to recommend, so there is no sample history.
+    #[error("{dataset}: no user has a training sequence that leaves an item to recommend")]
     NoHistories {
         /// The dataset directory.
         dataset: PathBuf,

@@ -57,17 +57,19 @@ pub(crate) fn samples(
         count.max(MIN_SAMPLES),
         model.recommender.max_history,
     );
-    if histories.is_empty() {
+    let values: Vec<f32> = model.item_embeddings.iter().copied().collect();
+    let table = ItemTable::from_f32(&values, model.recommender.item_dim, RowType::F32)?;
+    let mut samples = histories
+        .iter()
+        .map(|history| expected(model, dataset, &table, history, dir))
+        .collect::<Result<Vec<_>, _>>()?;
+    // Whoever has seen the whole catalog has nothing to be compared with.
+    samples.retain(|sample| !sample.top.is_empty());
+    if samples.is_empty() {
         return Err(ExportError::NoHistories {
             dataset: dir.to_owned(),
         });
     }
-    let values: Vec<f32> = model.item_embeddings.iter().copied().collect();
-    let table = ItemTable::from_f32(&values, model.recommender.item_dim, RowType::F32)?;
-    let samples = histories
-        .iter()
-        .map(|history| expected(model, dataset, &table, history, dir))
-        .collect::<Result<_, _>>()?;
     let Thresholds {
         min_cosine,
         min_overlap,

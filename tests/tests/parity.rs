@@ -1,173 +1,228 @@
-//! The same numbers on every path: candle, the reference of the exporter, ONNX Runtime and tract;
-//! alone, in a batch and padded.
+//! Two independent ways to the same user vector: the engines against the plain forward pass that
+//! export computed the bundle's samples with, and the folded graph against the plain one.
+//!
+//! ONNX Runtime is looked for as `slmrec-run` does; `cargo xtask setup` puts it there.
 
-mod support;
+use std::path::{Path, PathBuf};
 
-use std::path::Path;
-
-use candle_core::Device;
-use slmrec_core::manifest::Precision;
-use slmrec_core::{Dataset, History, ItemIndex};
-use slmrec_distill::model::{HistoryBatch, LlmRecommender, Mode, SequentialModel};
-use slmrec_export::ExportOptions;
+use ndarray::Axis;
+use slmrec_core::manifest::{EncoderEntry, GraphTarget, Precision};
+use slmrec_core::{Bundle, BundleWriter, History};
 use slmrec_export::testing::{TinyCheckpoint, tiny_dataset};
-use slmrec_runtime::{EngineChoice, OpenOptions, Recommender};
+use slmrec_export::{ExportOptions, Model, export, export_plain_onnx, reference};
+use slmrec_runtime::{EngineChoice, LibrarySearch, OpenOptions, Recommender};
 
-/// Two f32 forward passes in different order of summation: a few units in the last place per
-/// product of a few dozen terms, on vectors of size about one.
-const FP32_TOLERANCE: f32 = 2e-4;
-/// f16 keeps 11 bits of each weight.
-const FP16_COSINE: f32 = 0.9995;
-/// Dynamic 8-bit products on random weights, the hardest case: trained ones lie closer.
-const INT8_COSINE: f32 = 0.97;
+/// f32 in another order of operations; user vectors are of size 1.
+const FP32_TOLERANCE: f32 = 1e-4;
+/// Weights with eleven bits.
+const FP16_COSINE: f32 = 0.9999;
+/// Weights and activations with eight bits, random weights, narrow layers.
+const INT8_COSINE: f32 = 0.995;
 
-struct Fixture {
-    _dir: tempfile::TempDir,
-    dataset: Dataset,
-    checkpoint: std::path::PathBuf,
-    dataset_dir: std::path::PathBuf,
+struct Case {
+    folder: tempfile::TempDir,
+    model: Model,
 }
 
-fn fixture(shape: &TinyCheckpoint) -> Fixture {
-    let dir = tempfile::tempdir().expect("temporary folder");
-    let (checkpoint, dataset_dir) = (dir.path().join("checkpoint"), dir.path().join("dataset"));
-    let dataset = tiny_dataset();
-    dataset.write(&dataset_dir).expect("dataset");
-    shape.write(&checkpoint, &dataset_dir);
-    Fixture {
-        _dir: dir,
-        dataset,
-        checkpoint,
-        dataset_dir,
+impl Case {
+    fn new(kind: &TinyCheckpoint) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        tiny_dataset()
+            .write(&folder.path().join("dataset"))
+            .expect("dataset");
+        kind.write(
+            &folder.path().join("checkpoint"),
+            &folder.path().join("dataset"),
+        );
+        let model = Model::read(&folder.path().join("checkpoint")).expect("checkpoint");
+        Self { folder, model }
     }
-}
 
-impl Fixture {
-    fn bundle(&self, precision: Precision) -> std::path::PathBuf {
-        let path = self.checkpoint.with_file_name(format!("{precision}.slmrec"));
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn bundle(&self, precision: Precision, portable: bool) -> PathBuf {
+        let path = self.path(&format!("{precision}.slmrec"));
         let options = ExportOptions {
             precision,
+            portable,
             ..ExportOptions::default()
         };
-        slmrec_export::export(&self.checkpoint, &self.dataset_dir, &options, &path)
-            .expect("exports");
+        export(
+            &self.path("checkpoint"),
+            &self.path("dataset"),
+            &options,
+            &path,
+        )
+        .expect("exports");
         path
     }
 
-    fn histories(&self) -> Vec<Vec<ItemIndex>> {
-        let items = self.dataset.num_items() as u32;
-        (1..=8u32)
-            .map(|len| (0..len).map(|i| ItemIndex(1 + (i * 5 + len * 3) % items)).collect())
-            .collect()
+    /// A bundle whose encoder is the plain graph.
+    fn plain_bundle(&self) -> PathBuf {
+        let onnx = self.path("plain.onnx");
+        export_plain_onnx(&self.path("checkpoint"), &onnx).expect("exports");
+        let mut folded = Bundle::open(&self.bundle(Precision::Fp32, false)).expect("opens");
+        let mut manifest = folded.manifest().clone();
+        let mut writer = BundleWriter::new();
+        for name in manifest
+            .members
+            .keys()
+            .filter(|name| !name.ends_with(".onnx"))
+        {
+            writer.add(name, folded.member(name).expect("sound"));
+        }
+        writer.add("plain.onnx", std::fs::read(onnx).expect("graph"));
+        manifest.encoders = vec![EncoderEntry {
+            member: "plain.onnx".into(),
+            target: GraphTarget::Any,
+            precision: Precision::Fp32,
+            opset: 17,
+        }];
+        let path = self.path("plain.slmrec");
+        writer.write(&path, manifest).expect("writes");
+        path
+    }
+
+    /// Items of a made-up history, as rows counted from 0.
+    fn rows(&self, length: usize) -> Vec<usize> {
+        let items = self.model.item_embeddings.nrows();
+        (0..length).map(|i| (i * 7 + 3) % items).collect()
+    }
+
+    fn expected(&self, length: usize) -> Vec<f32> {
+        let embeddings = self
+            .model
+            .item_embeddings
+            .select(Axis(0), &self.rows(length));
+        reference::user_vector(&self.model, embeddings.view()).to_vec()
+    }
+
+    fn got(&self, recommender: &mut Recommender, length: usize) -> Vec<f32> {
+        let ids = self
+            .rows(length)
+            .into_iter()
+            .map(|row| format!("item-{}", row + 1));
+        recommender
+            .user_vector(&History::from_items(ids))
+            .expect("a user vector")
+    }
+
+    fn lengths(&self) -> [usize; 4] {
+        let longest = self.model.recommender.max_history;
+        [1, 2, longest - 1, longest]
     }
 }
 
+fn cases() -> Vec<TinyCheckpoint> {
+    let with_prefix = TinyCheckpoint {
+        prefix_tokens: 4,
+        ..TinyCheckpoint::item()
+    };
+    let one_layer = TinyCheckpoint {
+        num_hidden_layers: 1,
+        prefix_tokens: 0,
+        ..TinyCheckpoint::response()
+    };
+    vec![
+        TinyCheckpoint::item(),
+        with_prefix,
+        TinyCheckpoint::response(),
+        one_layer,
+    ]
+}
+
 fn open(path: &Path, engine: EngineChoice) -> Recommender {
+    let executable = std::env::current_exe().ok();
+    let variable = std::env::var_os("ORT_DYLIB_PATH");
     let options = OpenOptions {
         engine,
-        libraries: support::libraries(),
+        libraries: LibrarySearch::new(None, variable, executable.as_deref()),
         ..OpenOptions::default()
     };
     Recommender::open(path, &options).expect("opens")
 }
 
-fn engine_vectors(path: &Path, engine: EngineChoice, fixture: &Fixture) -> Vec<Vec<f32>> {
-    let mut recommender = open(path, engine);
-    (fixture.histories().iter())
-        .map(|history| {
-            let id = |item: &ItemIndex| fixture.dataset.vocabulary.get(*item).expect("known").id.clone();
-            let history = History::from_items(history.iter().map(id));
-            recommender.user_vector(&history).expect("encodes")
-        })
-        .collect()
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// User vectors of candle for a batch, read at each history's last position.
-fn candle_vectors(model: &LlmRecommender, histories: &[&[ItemIndex]]) -> Vec<Vec<f32>> {
-    let batch = HistoryBatch::new(histories, &Device::Cpu).expect("batch");
-    let output = model.forward(&batch, Mode::Eval, &[]).expect("forward");
-    let (b, s, d) = output.user_vectors.dims3().expect("three axes");
-    let flat = output.user_vectors.reshape((b * s, d)).expect("flat");
-    let rows: Vec<u32> = (batch.lengths.iter().enumerate())
-        .map(|(row, len)| (row * s + if s == 1 { 0 } else { len - 1 }) as u32)
-        .collect();
-    let rows = candle_core::Tensor::new(rows, &Device::Cpu).expect("rows");
-    flat.index_select(&rows, 0).expect("select").to_vec2().expect("values")
-}
-
-fn newest(model: &LlmRecommender, histories: &[Vec<ItemIndex>]) -> Vec<Vec<ItemIndex>> {
-    (histories.iter())
-        .map(|h| slmrec_core::history::newest(h, model.max_history()).to_vec())
-        .collect()
-}
-
-fn largest_difference(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
-    let pairs = a.iter().flatten().zip(b.iter().flatten());
-    pairs.map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
-}
-
-fn smallest_cosine(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
-    let cosine = |x: &Vec<f32>, y: &Vec<f32>| {
-        let dot = |u: &[f32], v: &[f32]| u.iter().zip(v).map(|(p, q)| p * q).sum::<f32>();
-        dot(x, y) / (dot(x, x) * dot(y, y)).sqrt()
-    };
-    a.iter().zip(b).map(|(x, y)| cosine(x, y)).fold(1.0, f32::min)
-}
-
-fn shapes() -> [TinyCheckpoint; 3] {
-    let item_with_prompt = TinyCheckpoint {
-        prefix_tokens: 4,
-        ..TinyCheckpoint::item()
-    };
-    [TinyCheckpoint::item(), TinyCheckpoint::response(), item_with_prompt]
+fn assert_close(got: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    let worst = got.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    let worst = worst.fold(0.0, f32::max);
+    assert!(worst <= FP32_TOLERANCE, "{what}: {worst} away");
 }
 
 #[test]
-fn candle_onnxruntime_and_tract_agree() {
-    for shape in shapes() {
-        let fixture = fixture(&shape);
-        let model = LlmRecommender::load(&fixture.checkpoint, &Device::Cpu).expect("loads");
-        let histories = newest(&model, &fixture.histories());
-        let candle: Vec<Vec<f32>> =
-            histories.iter().map(|h| candle_vectors(&model, &[h]).remove(0)).collect();
-        let bundle = fixture.bundle(Precision::Fp32);
+fn fp32_on_both_engines_is_the_plain_forward_pass() {
+    for kind in cases() {
+        let case = Case::new(&kind);
+        let bundle = case.bundle(Precision::Fp32, false);
         for engine in [EngineChoice::OnnxRuntime, EngineChoice::Tract] {
-            let difference = largest_difference(&candle, &engine_vectors(&bundle, engine, &fixture));
-            assert!(
-                difference < FP32_TOLERANCE,
-                "{:?} {engine:?}: {difference}",
-                shape.readout
+            let mut recommender = open(&bundle, engine);
+            for length in case.lengths() {
+                let got = case.got(&mut recommender, length);
+                let what = format!("{engine:?}, {length} items, {kind:?}");
+                assert_close(&got, &case.expected(length), &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_plain_graph_gives_what_the_folded_one_gives() {
+    for kind in cases() {
+        let case = Case::new(&kind);
+        let mut recommender = open(&case.plain_bundle(), EngineChoice::OnnxRuntime);
+        for length in case.lengths() {
+            let got = case.got(&mut recommender, length);
+            assert_close(
+                &got,
+                &case.expected(length),
+                &format!("{length} items, {kind:?}"),
             );
         }
     }
 }
 
 #[test]
-fn a_batch_equals_its_rows() {
-    for shape in shapes() {
-        let fixture = fixture(&shape);
-        let model = LlmRecommender::load(&fixture.checkpoint, &Device::Cpu).expect("loads");
-        let histories = newest(&model, &fixture.histories());
-        let alone: Vec<Vec<f32>> =
-            histories.iter().map(|h| candle_vectors(&model, &[h]).remove(0)).collect();
-        let rows: Vec<&[ItemIndex]> = histories.iter().map(Vec::as_slice).collect();
-        let difference = largest_difference(&alone, &candle_vectors(&model, &rows));
-        assert!(difference < FP32_TOLERANCE, "{:?}: {difference}", shape.readout);
+fn fewer_bits_stay_near_the_full_precision() {
+    for kind in cases() {
+        let case = Case::new(&kind);
+        let half = case.bundle(Precision::Fp16, false);
+        let int8 = case.bundle(Precision::Int8, true);
+        let engines = [
+            (&half, EngineChoice::OnnxRuntime, FP16_COSINE),
+            (&half, EngineChoice::Tract, FP16_COSINE),
+            (&int8, EngineChoice::OnnxRuntime, INT8_COSINE),
+            // The portable graph, with int8 item rows going in.
+            (&int8, EngineChoice::Tract, INT8_COSINE),
+        ];
+        for (bundle, engine, limit) in engines {
+            let mut recommender = open(bundle, engine);
+            for length in case.lengths() {
+                let got = case.got(&mut recommender, length);
+                let found = cosine(&got, &case.expected(length));
+                assert!(
+                    found >= limit,
+                    "{engine:?} {limit}: {found}, {length} items, {kind:?}"
+                );
+            }
+        }
     }
 }
 
 #[test]
-fn lower_precisions_stay_close() {
-    for shape in [TinyCheckpoint::item(), TinyCheckpoint::response()] {
-        let fixture = fixture(&shape);
-        let exact = engine_vectors(&fixture.bundle(Precision::Fp32), EngineChoice::OnnxRuntime, &fixture);
-        let fp16 = fixture.bundle(Precision::Fp16);
-        for engine in [EngineChoice::OnnxRuntime, EngineChoice::Tract] {
-            let cosine = smallest_cosine(&exact, &engine_vectors(&fp16, engine, &fixture));
-            assert!(cosine > FP16_COSINE, "fp16 {engine:?}: {cosine}");
+fn bundles_pass_their_own_samples() {
+    for kind in cases() {
+        let case = Case::new(&kind);
+        for precision in [Precision::Fp32, Precision::Fp16, Precision::Int8] {
+            let mut recommender = open(&case.bundle(precision, false), EngineChoice::OnnxRuntime);
+            let result = recommender.self_test().expect("samples");
+            assert!(result.passed(), "{precision} {kind:?}: {result:?}");
         }
-        let int8 = engine_vectors(&fixture.bundle(Precision::Int8), EngineChoice::OnnxRuntime, &fixture);
-        let cosine = smallest_cosine(&exact, &int8);
-        assert!(cosine > INT8_COSINE, "int8: {cosine}");
     }
 }

@@ -217,6 +217,18 @@ impl Decoder<'_> {
         let rms = self.b.node("Sqrt", &part("rms"), &[&mean]);
         let value = self.b.node("Div", &part("normed"), &[x, &rms]);
         match self.form {
+            Form::Folded if self.linears.quantizes() => {
+                // Half of the gain (its square root) stays with the activations, so that neither
+                // they nor the weights have to bear all of its spread in eight bits.
+                let root = gain.mapv(|g| g.abs().sqrt());
+                let rest = gain.mapv(|g| g.signum() * g.abs().sqrt());
+                let root = self.b.floats(&part("gain"), &[root.len()], &root);
+                let value = self.b.node("Mul", name, &[&value, &root]);
+                Normed {
+                    value,
+                    gain: Some(rest),
+                }
+            }
             Form::Folded => Normed {
                 value,
                 gain: Some(gain.clone()),
@@ -237,7 +249,7 @@ impl Decoder<'_> {
         let silu = self.b.node("Mul", &part("silu"), &[&gate, &sigmoid]);
         let inner = self.b.node("Mul", &part("inner"), &[&silu, &up]);
         let down = Weight::new(&part("down_proj"), &layer.down_proj);
-        self.linears.apply(&mut self.b, &inner, &down)
+        self.linears.apply_uneven(&mut self.b, &inner, &down)
     }
 
     fn attention(&mut self, a: &Attention<'_>, x: &Normed) -> Result<String, ExportError> {
@@ -284,7 +296,7 @@ impl Decoder<'_> {
             .integers(&name("flat_shape"), &[-1, (heads * head_dim) as i64]);
         let mixed = self.b.node("Reshape", &name("merged"), &[&mixed, &flat]);
         let weight = Weight::new(&name("o_proj"), &a.layer.o_proj);
-        self.linears.apply(&mut self.b, &mixed, &weight)
+        self.linears.apply_uneven(&mut self.b, &mixed, &weight)
     }
 
     /// Rotated queries `[kv, group, T or 1, head_dim]`.

@@ -5,10 +5,13 @@ use std::collections::HashMap;
 use half::f16;
 use ndarray::{Array1, Array2, Axis};
 
-use super::builder::GraphBuilder;
+use super::builder::{GraphBuilder, int, ints};
 use crate::error::ExportError;
 use crate::onnx::tensor_proto::DataType;
 use slmrec_core::manifest::Precision;
+
+/// Keeps a row of zeros from being divided by zero.
+const TINY: f32 = 1e-30;
 
 /// A weight ready for a graph: `[in, out]`, with everything constant multiplied in.
 pub(crate) struct Weight {
@@ -67,6 +70,38 @@ impl Linears {
         }
     }
 
+    /// Whether activations are quantized too.
+    pub(crate) fn quantizes(&self) -> bool {
+        self.precision == Precision::Int8
+    }
+
+    /// As [`Self::apply`], for inputs whose rows differ in size by orders of magnitude: pretrained
+    /// models have massive activations at single tokens, and one scale for the whole tensor would
+    /// leave the other rows few of the 256 steps. Each row is brought to 1 before and back after.
+    pub(crate) fn apply_uneven(
+        &mut self,
+        b: &mut GraphBuilder,
+        x: &str,
+        weight: &Weight,
+    ) -> Result<String, ExportError> {
+        if !self.quantizes() {
+            return self.apply(b, x, weight);
+        }
+        let part = |part: &str| format!("{x}.{part}");
+        let size = b.node("Abs", &part("abs"), &[x]);
+        let along_row = vec![ints("axes", &[-1]), int("keepdims", 1)];
+        let largest = b.node_with("ReduceMax", &part("largest"), &[&size], along_row);
+        let tiny = b.floats(&part("tiny"), &[1], &[TINY]);
+        let largest = b.node("Add", &part("row_scale"), &[&largest, &tiny]);
+        let even = b.node("Div", &part("even"), &[x, &largest]);
+        let product = Weight {
+            name: format!("{}.even", weight.name),
+            matrix: weight.matrix.clone(),
+        };
+        let product = self.integer(b, &even, &product);
+        Ok(b.node("Mul", &weight.name, &[&product, &largest]))
+    }
+
     /// As [`Self::apply`], but in half storage where int8 was asked for: for the two small
     /// projections between items and body, where eight bits would save little and cost most.
     pub(crate) fn apply_small(
@@ -106,7 +141,7 @@ impl Linears {
         let w_scale = b.floats(&format!("{name}.weight_scale"), &[cols], &columns.scales);
         let product = format!("{name}.integer");
         let product = b.node("MatMulInteger", &product, &[&xq, &w, &x_zero, &zero]);
-        let to = vec![super::builder::int("to", DataType::Float as i64)];
+        let to = vec![int("to", DataType::Float as i64)];
         let product = b.node_with("Cast", &format!("{name}.cast"), &[&product], to);
         let scale = b.node("Mul", &format!("{name}.scale"), &[&x_scale, &w_scale]);
         b.node("Mul", name, &[&product, &scale])
@@ -142,7 +177,7 @@ fn half_storage(b: &mut GraphBuilder, x: &str, weight: &Weight) -> Result<String
     let raw = halves.flat_map(f16::to_le_bytes).collect();
     let stored = format!("{name}.weight");
     let stored = b.constant(&stored, weight.matrix.shape(), DataType::Float16, raw);
-    let to = vec![super::builder::int("to", DataType::Float as i64)];
+    let to = vec![int("to", DataType::Float as i64)];
     let wide = b.node_with("Cast", &format!("{name}.weight_f32"), &[&stored], to);
     Ok(b.node("MatMul", name, &[x, &wide]))
 }

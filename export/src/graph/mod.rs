@@ -14,3 +14,6 @@ pub(crate) use decoder::{Form, encoder_onnx};
 pub const INPUT: &str = "history_embeddings";
 /// Name of the graph's output.
 pub const OUTPUT: &str = "user_vector";
+
+#[cfg(test)]
+mod tests;

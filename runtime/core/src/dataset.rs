@@ -377,7 +377,7 @@ fn parse_sequences(path: &Path, bytes: &[u8]) -> Result<Sequences, DatasetError>
         .iter()
         .map(|b| usize::try_from(u64::from_le_bytes(*b)).unwrap_or(usize::MAX))
         .collect();
-    let times = if file.names().iter().any(|name| *name == "times") {
+    let times = if file.names().contains(&"times") {
         Some(
             tensor("times", Dtype::I64)?
                 .as_chunks()

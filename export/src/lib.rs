@@ -10,7 +10,7 @@ mod error;
 pub mod graph;
 pub mod model;
 #[rustfmt::skip]
-#[expect(unreachable_pub, reason = "generated from proto/onnx.proto")]
+#[expect(unreachable_pub, clippy::enum_variant_names, reason = "generated from proto/onnx.proto")]
 mod onnx;
 mod bundle;
 pub mod reference;

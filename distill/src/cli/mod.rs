@@ -9,6 +9,7 @@ mod fetch;
 mod print;
 mod reporter;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -59,7 +60,14 @@ fn dispatch(cli: &Cli) -> anyhow::Result<()> {
         return print::out(&text);
     }
     stop_on_ctrl_c()?;
-    let context = Context::new(settings, cli.common.force, &reporter, &STOP, fetch::cache_dir())?;
+    let context = Context::new(
+        settings,
+        cli.common.force,
+        &reporter,
+        &STOP,
+        fetch::cache_dir(),
+        program_dir()?,
+    )?;
     run_stages(&cli.command, &context)
 }
 
@@ -92,15 +100,20 @@ fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
             }
             print::trained("student", &stages::distill::run(context)?)
         }
-        Command::Evaluate(args) => print::comparison(&stages::evaluate::run(context)?, args.format),
+        Command::Evaluate(args) => print::comparison(&stages::evaluate::run(context)?.0, args.format),
         Command::Export(args) => print::exported(&stages::export::run(context)?, args.format),
         Command::Run(_) => {
-            let costs = stages::run_all(context)?;
-            print::comparison(&stages::evaluate::run(context)?, args::OutputFormat::Table)?;
-            print::costs(&costs)
+            let (comparison, records) = stages::run_all(context)?;
+            print::comparison(&comparison, args::OutputFormat::Table)?;
+            print::costs(&records)
         }
         Command::Fetch(_) | Command::Settings | Command::Completions { .. } => Ok(()),
     }
+}
+
+fn program_dir() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe().context("cannot find out where this program lies")?;
+    Ok(program.parent().map(Path::to_path_buf).unwrap_or_default())
 }
 
 /// The first Ctrl-C asks for a clean stop, the second one ends the process.

@@ -49,7 +49,7 @@ pub(super) fn trained(what: &str, outcome: &Outcome) -> anyhow::Result<()> {
 }
 
 pub(super) fn comparison(
-    (comparison, _): &(Comparison, Outcome),
+    comparison: &Comparison,
     format: OutputFormat,
 ) -> anyhow::Result<()> {
     match format {

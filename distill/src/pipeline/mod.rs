@@ -102,6 +102,9 @@ pub enum PipelineError {
     /// Evaluation failed.
     #[error(transparent)]
     Evaluate(#[from] crate::evaluate::EvaluateError),
+    /// Systems that cannot stand in one table.
+    #[error(transparent)]
+    Compare(#[from] crate::evaluate::ComparisonError),
     /// Export failed.
     #[error(transparent)]
     Export(#[from] slmrec_export::ExportError),

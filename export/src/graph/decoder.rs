@@ -111,11 +111,11 @@ impl Decoder<'_> {
         let mut parts = vec![items];
         if self.form == Form::Plain && model.prefix_len() > 0 {
             let prefix = model.prefix_embeddings();
-            parts.insert(0, self.b.floats("embed.prefix", prefix.shape(), &prefix));
+            parts.insert(0, self.b.floats("embed.prefix", prefix.shape(), prefix));
         }
         if model.suffix_len() > 0 {
             let suffix = model.suffix_embeddings();
-            parts.push(self.b.floats("embed.suffix", suffix.shape(), &suffix));
+            parts.push(self.b.floats("embed.suffix", suffix.shape(), suffix));
         }
         if parts.len() == 1 {
             return Ok(parts.remove(0));

@@ -380,7 +380,7 @@ fn parse_sequences(path: &Path, bytes: &[u8]) -> Result<Sequences, DatasetError>
     let times = if file
         .names()
         .iter()
-        .any(|name| name.as_ref() as &str == "times")
+        .any(|name| *name == "times")
     {
         Some(
             tensor("times", Dtype::I64)?

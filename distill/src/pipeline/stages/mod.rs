@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use candle_core::Device;
-use slmrec_core::{Dataset, Split};
+use slmrec_core::Dataset;
 
 use super::stage::{STATE_DIR, StageRecord, hash_input};
 use super::{Outcome, PipelineError, PipelineSettings, Reporter, WorkDir};
-use crate::evaluate::{Protocol, validation_ndcg};
+use crate::evaluate::{Comparison, validation_ndcg};
 use crate::model::SequentialModel;
 use crate::train::{
     FitReport, Objective, TrainSettings, Trainer, TrainingData, Validator,
@@ -33,6 +33,8 @@ pub struct Context<'a> {
     pub stop: &'a AtomicBool,
     /// Where fetched data and weights lie.
     pub cache_dir: PathBuf,
+    /// Where this program lies, and `slmrec-run` beside it.
+    pub program_dir: PathBuf,
     work: WorkDir,
     device: Device,
 }
@@ -48,6 +50,7 @@ impl<'a> Context<'a> {
         reporter: &'a dyn Reporter,
         stop: &'a AtomicBool,
         cache_dir: PathBuf,
+        program_dir: PathBuf,
     ) -> Result<Self, PipelineError> {
         let device = settings.device.open()?;
         let work = WorkDir::new(settings.work_dir.clone());
@@ -57,6 +60,7 @@ impl<'a> Context<'a> {
             reporter,
             stop,
             cache_dir,
+            program_dir,
             work,
             device,
         })
@@ -80,7 +84,9 @@ impl<'a> Context<'a> {
 ///
 /// # Errors
 /// The first stage that fails.
-pub fn run_all(context: &Context<'_>) -> Result<Vec<StageRecord>, PipelineError> {
+pub fn run_all(
+    context: &Context<'_>,
+) -> Result<(Comparison, Vec<StageRecord>), PipelineError> {
     let mut records = vec![
         prepare::run(context)?.record,
         pretrain::run(context)?.record,
@@ -89,8 +95,9 @@ pub fn run_all(context: &Context<'_>) -> Result<Vec<StageRecord>, PipelineError>
     records.extend(distill::run_ce_only(context)?.map(|outcome| outcome.record));
     records.push(distill::run(context)?.record);
     records.push(export::run(context)?.record);
-    records.push(evaluate::run(context)?.record);
-    Ok(records)
+    let (comparison, outcome) = evaluate::run(context)?;
+    records.push(outcome.record);
+    Ok((comparison, records))
 }
 
 /// Hash of a finished stage's output.

@@ -27,6 +27,8 @@ const FOR_PROGRAMS: &[&str] = &[
     "process::exit",
     "std::env",
 ];
+/// Constants of the build, which say nothing about the surroundings of the process.
+const BUILD_CONSTANTS: &str = "std::env::consts";
 /// Crates whose types stay out of the runtime's public interface.
 const ENGINE_CRATES: &[&str] = &["ort", "tract", "tract_onnx"];
 
@@ -95,6 +97,7 @@ fn each(files: &[PathBuf], check: impl Fn(&str) -> Vec<(usize, String)>) -> Vec<
 fn occurrences(code: &str, banned: &[&str]) -> Vec<(usize, String)> {
     let found = |word: &&str| -> Vec<(usize, String)> {
         words(code, word)
+            .filter(|&at| !code[at..].starts_with(BUILD_CONSTANTS))
             .map(|at| (at, format!("`{word}`")))
             .collect()
     };
@@ -177,7 +180,7 @@ fn unsafe_printing_and_environment_are_found() {
     assert_eq!(occurrences(bad, &["unsafe"]).len(), 1);
     let found = occurrences(bad, FOR_PROGRAMS);
     assert_eq!(found.len(), 3, "{found:?}");
-    let good = "fn f() { let unsafe_code = env!(\"A\"); writeln!(x) }";
+    let good = "fn f() { let unsafe_code = env!(\"A\"); writeln!(x, std::env::consts::OS) }";
     assert!(occurrences(good, FOR_PROGRAMS).is_empty());
     assert!(occurrences(good, &["unsafe"]).is_empty());
 }

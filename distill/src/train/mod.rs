@@ -18,6 +18,11 @@ pub mod state;
 pub mod teacher;
 pub mod trainer;
 
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod tests;
+
 pub use batches::{TrainingBatch, TrainingData, Window};
 pub use distillation::{DistillSettings, Distillation};
 pub use error::TrainError;

@@ -115,11 +115,8 @@ impl StateFile {
         }
         let views: Vec<(&str, TensorView<'_>)> = (tensors.iter())
             .map(|(name, tensor, bytes)| {
-                let view = TensorView::new(
-                    tensor.dtype().into(),
-                    tensor.dims().to_vec(),
-                    bytes.as_slice(),
-                );
+                let view =
+                    TensorView::new(tensor.dtype(), tensor.dims().to_vec(), bytes.as_slice());
                 view.map(|view| (name.as_str(), view))
             })
             .collect::<Result<_, _>>()

@@ -6,6 +6,8 @@
 
 mod files;
 mod layers;
+#[cfg(test)]
+mod tests;
 
 use candle_core::{DType, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};

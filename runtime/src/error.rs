@@ -21,12 +21,15 @@ pub enum RuntimeError {
     Ranking(#[from] RankingError),
     /// ONNX Runtime was asked for and is in none of the places searched.
     #[error(
-        "ONNX Runtime was not found; tried {}; hint: run `cargo xtask setup`, or name the library with --onnxruntime or ORT_DYLIB_PATH",
+        "ONNX Runtime was not found{}; tried {}; hint: run `cargo xtask setup`, or name the library with --onnxruntime or ORT_DYLIB_PATH",
+        in_unusable_form(.unusable),
         list(.tried)
     )]
     LibraryNotFound {
-        /// The places, in order, each with what was wrong with it.
+        /// The places, in order.
         tried: Vec<String>,
+        /// Libraries that are there but do not work, each with the reason.
+        unusable: Vec<String>,
     },
     /// The library that was named cannot be used.
     #[error(
@@ -147,6 +150,14 @@ fn list(parts: &[String]) -> String {
         return "nothing".into();
     }
     parts.join(", ")
+}
+
+/// Libraries that were found and did not work, as a part of a sentence.
+pub(crate) fn in_unusable_form(libraries: &[String]) -> String {
+    if libraries.is_empty() {
+        return String::new();
+    }
+    format!(" in a usable form ({})", libraries.join("; "))
 }
 
 fn after_semicolon(why: &Option<String>) -> String {

@@ -21,10 +21,13 @@ use slmrec_runtime::{
 const EMBEDDINGS: [[f32; 2]; 5] = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 1.0], [-1.0, 0.0]];
 const IDS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
+/// What becomes of the mean.
+type Answer = fn(Vec<f32>) -> Vec<f32>;
+
 /// The mean of the history, with one thing to go wrong.
 struct Mean {
     info: EngineInfo,
-    answer: fn(Vec<f32>) -> Vec<f32>,
+    answer: Answer,
 }
 
 impl Encoder for Mean {
@@ -129,7 +132,7 @@ fn write_bundle(path: &Path, manifest: Manifest, samples: &Samples) {
 fn open(
     manifest: Manifest,
     samples: &Samples,
-    answer: fn(Vec<f32>) -> Vec<f32>,
+    answer: Answer,
 ) -> Result<Recommender, RuntimeError> {
     let dir = tempfile::tempdir().expect("temporary folder");
     let path = dir.path().join("b.slmrec");
@@ -245,7 +248,7 @@ fn no_known_history_is_a_typed_error_and_popularity_only_on_request() {
 #[test]
 fn an_engine_that_gives_nonsense_is_an_error() {
     let history = History::from_items(["a"]);
-    let broken: [(fn(Vec<f32>) -> Vec<f32>, &str); 3] = [
+    let broken: [(Answer, &str); 3] = [
         (|_| vec![0.0, f32::NAN], "NaN at 1"),
         (|_| vec![f32::INFINITY, 0.0], "inf at 0"),
         (|_| vec![1.0], "2 values"),
@@ -348,7 +351,7 @@ fn auto_says_why_there_is_no_engine() {
     let error = Recommender::open(&path, &options)
         .expect_err("refused")
         .to_string();
-    assert!(error.contains("libno-such-library.so"), "{error}");
+    assert!(error.contains("ONNX Runtime was not found"), "{error}");
     options.provider = Provider::Cuda;
     let error = Recommender::open(&path, &options).expect_err("refused");
     assert!(

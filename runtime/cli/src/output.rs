@@ -51,7 +51,7 @@ pub(crate) fn table(header: &[&str]) -> Table {
     table
         .load_style(presets::UTF8_FULL_CONDENSED)
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(header.iter().map(|name| Cell::new(name)));
+        .set_header(header.iter().map(Cell::new));
     table
 }
 

@@ -1,9 +1,10 @@
 //! Telemetry off before ONNX Runtime is loaded.
 //!
-//! The official builds of ONNX Runtime read `ORT_DISABLE_TELEMETRY` when they are loaded and start
-//! an uploader unless it is set. Changing the environment of a running process is not safe in
-//! Rust, so the program starts itself anew with the variable set; on Unix the same process is
-//! replaced, which costs about a millisecond.
+//! The official builds of ONNX Runtime (1.29 and newer) gather facts about machine and program and
+//! start an uploader as soon as they are initialised, before any call could switch that off, unless
+//! `ORT_DISABLE_TELEMETRY=1` is in the environment. Changing the environment of a running process
+//! is not safe in Rust, so the program starts itself anew with the variable set; on Unix the same
+//! process is replaced, which costs about a millisecond.
 
 use std::process::Command;
 

@@ -73,24 +73,25 @@ pub(crate) fn load(search: &LibrarySearch) -> Result<Library, RuntimeError> {
 }
 
 fn load_first(search: &LibrarySearch) -> Result<Library, RuntimeError> {
-    let mut tried = Vec::new();
+    let (mut tried, mut unusable) = (Vec::new(), Vec::new());
     for folder in &search.folders {
+        tried.push(folder.display().to_string());
         let Some(path) = newest_in(folder) else {
-            tried.push(format!("{} (no such library)", folder.display()));
             continue;
         };
         match load_file(&path) {
             Ok(library) => return Ok(library),
-            Err(reason) => tried.push(format!("{} ({reason})", path.display())),
+            Err(reason) => unusable.push(format!("{}: {reason}", path.display())),
         }
     }
     for name in &search.system_names {
-        match load_file(Path::new(name)) {
-            Ok(library) => return Ok(library),
-            Err(_) => tried.push(format!("{name} (not known to the system)")),
+        // The loader's own message says only that there is none, in many words.
+        if let Ok(library) = load_file(Path::new(name)) {
+            return Ok(library);
         }
+        tried.push(name.clone());
     }
-    Err(RuntimeError::LibraryNotFound { tried })
+    Err(RuntimeError::LibraryNotFound { tried, unusable })
 }
 
 fn load_file(path: &Path) -> Result<Library, String> {

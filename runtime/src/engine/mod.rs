@@ -71,10 +71,10 @@ pub fn open(bundle: &mut Bundle, options: &OpenOptions) -> Result<Box<dyn Encode
                 onnxruntime::OnnxRuntimeEncoder::new(library, &graph, &entry, dim, options)?;
             Ok(Box::new(encoder))
         }
-        Err(error @ RuntimeError::LibraryNotFound { .. })
+        Err(RuntimeError::LibraryNotFound { tried, unusable })
             if options.engine == EngineChoice::Auto && may_use_tract(options) =>
         {
-            open_tract(bundle, options, Some(&error))
+            instead_of_onnxruntime(bundle, options, tried, unusable)
         }
         Err(error) => Err(error),
     }
@@ -106,10 +106,33 @@ fn no_graph(bundle: &Bundle, why: Option<String>) -> RuntimeError {
 }
 
 #[cfg(feature = "tract")]
+fn instead_of_onnxruntime(
+    bundle: &mut Bundle,
+    options: &OpenOptions,
+    _tried: Vec<String>,
+    unusable: Vec<String>,
+) -> Result<Box<dyn Encoder>, RuntimeError> {
+    let unusable = crate::error::in_unusable_form(&unusable);
+    let why = format!("ONNX Runtime was not found{unusable}");
+    open_tract(bundle, options, Some(why))
+}
+
+#[cfg(not(feature = "tract"))]
+fn instead_of_onnxruntime(
+    _bundle: &mut Bundle,
+    _options: &OpenOptions,
+    tried: Vec<String>,
+    unusable: Vec<String>,
+) -> Result<Box<dyn Encoder>, RuntimeError> {
+    Err(RuntimeError::LibraryNotFound { tried, unusable })
+}
+
+/// `why` says why it is not ONNX Runtime, when that was looked for.
+#[cfg(feature = "tract")]
 fn open_tract(
     bundle: &mut Bundle,
     options: &OpenOptions,
-    instead_of: Option<&RuntimeError>,
+    why: Option<String>,
 ) -> Result<Box<dyn Encoder>, RuntimeError> {
     if !may_use_tract(options) {
         return Err(RuntimeError::ProviderAbsent {
@@ -118,10 +141,6 @@ fn open_tract(
             available: vec!["cpu".into()],
         });
     }
-    let why = instead_of.map(|error| {
-        let text = error.to_string();
-        text.split("; hint:").next().unwrap_or_default().to_owned()
-    });
     let Some(entry) = choose(bundle, &[GraphTarget::Any]) else {
         return Err(no_graph(bundle, why));
     };
@@ -137,12 +156,7 @@ fn open_tract(
 fn open_tract(
     _bundle: &mut Bundle,
     _options: &OpenOptions,
-    instead_of: Option<&RuntimeError>,
+    _why: Option<String>,
 ) -> Result<Box<dyn Encoder>, RuntimeError> {
-    match instead_of {
-        Some(RuntimeError::LibraryNotFound { tried }) => Err(RuntimeError::LibraryNotFound {
-            tried: tried.clone(),
-        }),
-        _ => Err(RuntimeError::EngineNotBuilt { engine: "tract" }),
-    }
+    Err(RuntimeError::EngineNotBuilt { engine: "tract" })
 }

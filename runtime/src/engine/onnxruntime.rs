@@ -14,6 +14,9 @@ use crate::options::{OpenOptions, Provider};
 
 const NAME: &str = "onnxruntime";
 
+/// Whether the loaded library was built with a provider.
+type IsAvailable = fn() -> ort::Result<bool>;
+
 /// A session of ONNX Runtime with the encoder graph.
 pub(crate) struct OnnxRuntimeEncoder {
     session: Session,
@@ -93,7 +96,7 @@ fn with_provider(
     provider: Provider,
     library: &Library,
 ) -> Result<(SessionBuilder, Provider), RuntimeError> {
-    let (there, dispatch): (fn() -> ort::Result<bool>, ExecutionProviderDispatch) = match provider {
+    let (there, dispatch): (IsAvailable, ExecutionProviderDispatch) = match provider {
         // The CPU needs no registration: it is what every session has.
         Provider::Auto | Provider::Cpu => return Ok((builder, Provider::Cpu)),
         Provider::Cuda => (ep::CUDA::is_available, ep::CUDA::default().build()),
@@ -119,7 +122,7 @@ fn with_provider(
 
 /// The providers of ours that the loaded library was built with.
 fn available() -> Vec<Provider> {
-    let ours: [(Provider, fn() -> ort::Result<bool>); 3] = [
+    let ours: [(Provider, IsAvailable); 3] = [
         (Provider::Cuda, ep::CUDA::is_available),
         (Provider::CoreMl, ep::CoreML::is_available),
         (Provider::Xnnpack, ep::XNNPACK::is_available),

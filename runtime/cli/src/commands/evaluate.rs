@@ -50,6 +50,7 @@ struct DatasetReport {
     users: usize,
     items: usize,
     split: Split,
+    /// Most negatives beside a target; fewer where a user has seen much of a small catalog.
     negatives: usize,
     seed: u64,
 }
@@ -230,7 +231,7 @@ impl<'a> Evaluation<'a> {
                 users: self.dataset.num_users(),
                 items: self.dataset.num_items(),
                 split: self.split,
-                negatives: NEGATIVES,
+                negatives: NEGATIVES.min(self.dataset.num_items().saturating_sub(1)),
                 seed: SEED,
             },
             evaluated_users: users.len(),
@@ -277,9 +278,12 @@ impl Report {
         let mut text = String::new();
         let _ = writeln!(
             text,
-            "{} ({:?} split), {} users, {} items in the bundle",
+            "{} ({} split), {} users, {} items in the bundle",
             output::printable(&self.dataset.name),
-            self.dataset.split,
+            match self.dataset.split {
+                Split::Test => "test",
+                Split::Validation => "validation",
+            },
             self.evaluated_users,
             self.bundle.items,
         );

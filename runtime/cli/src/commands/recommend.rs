@@ -257,18 +257,10 @@ fn say_time(report: &Report, total: Duration) {
     ));
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes a reference"
-)]
 fn is_false(value: &bool) -> bool {
     !value
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes a reference"
-)]
 fn is_zero(value: &usize) -> bool {
     *value == 0
 }

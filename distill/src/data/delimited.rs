@@ -109,24 +109,39 @@ fn read_quoted(
             }
             Err(e) => return Err(io_error(path, e.into())),
         }
-        if std::mem::take(&mut skip_header) {
+        if std::mem::take(&mut skip_header) || is_blank(&record) {
             continue;
         }
         stats.rows += 1;
-        let line = record.position().map_or(start.line(), csv::Position::line);
-        match cells_of(&record, layout, wanted) {
+        // The position before a record is before the blank lines above it, so the line is counted
+        // back from the end: every record ends with a line end, and may have others in its fields.
+        let within = record.as_slice().iter().filter(|&&b| b == b'\n').count() as u64;
+        let open = bound.ended.get();
+        let line = reader.position().line() - within - u64::from(!open);
+        let cells = match open {
+            true => Err(Fault::new("a closing quote", "the end of the file")),
+            false => cells_of(&record, layout, wanted),
+        };
+        match cells {
             Ok(cells) => on_row(line, Ok(&cells))?,
             Err(fault) => on_row(line, Err(fault))?,
         }
     }
 }
 
-/// The reader for quoted files, for their header too.
+/// A line without anything on it but the `\r` of its end.
+fn is_blank(record: &csv::ByteRecord) -> bool {
+    record.len() == 1 && record.as_slice().trim_ascii().is_empty()
+}
+
+/// The reader for quoted files, for their header too. Only `\n` ends a record, which makes lines
+/// countable; a `\r` before it is trimmed with the white space around the last field.
 pub(super) fn csv_reader<R: Read>(separator: u8, source: R) -> csv::Reader<R> {
     csv::ReaderBuilder::new()
         .delimiter(separator)
         .has_headers(false)
         .flexible(true)
+        .terminator(csv::Terminator::Any(b'\n'))
         .buffer_capacity(1 << 16)
         .from_reader(source)
 }
@@ -149,18 +164,24 @@ fn cells_of<'r>(
     wanted.iter().map(text).collect()
 }
 
-/// Where the record that is being read began, shared with the reader under it.
+/// What the reader of records and the reader of bytes under it tell each other.
 #[derive(Clone, Default)]
 struct Bound {
+    /// Where the record that is being read began.
     record_start: Rc<Shared<u64>>,
+    /// Whether the record became too long.
     exceeded: Rc<Shared<bool>>,
+    /// Whether the end of the file was seen; since the last line is always ended, a record that
+    /// saw it is inside quotes.
+    ended: Rc<Shared<bool>>,
 }
 
-/// Refuses to read on when one record has become too long: an open quote would otherwise swallow
-/// the rest of the file into memory.
+/// Refuses to read on when one record has become too long (an open quote would otherwise swallow
+/// the rest of the file into memory), and ends the last line where the file does not.
 struct BoundedRead<R> {
     inner: R,
     bytes: u64,
+    last: u8,
     bound: Bound,
 }
 
@@ -169,6 +190,7 @@ impl<R> BoundedRead<R> {
         Self {
             inner,
             bytes: 0,
+            last: b'\n',
             bound,
         }
     }
@@ -180,8 +202,16 @@ impl<R: Read> Read for BoundedRead<R> {
             self.bound.exceeded.set(true);
             return Err(io::Error::other("record too long"));
         }
-        let read = self.inner.read(buffer)?;
+        let mut read = self.inner.read(buffer)?;
+        if read == 0 && self.last != b'\n' && !buffer.is_empty() {
+            buffer[0] = b'\n';
+            read = 1;
+        }
+        self.bound.ended.set(read == 0);
         self.bytes += read as u64;
+        if let Some(&last) = buffer[..read].last() {
+            self.last = last;
+        }
         Ok(read)
     }
 }

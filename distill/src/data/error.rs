@@ -83,7 +83,7 @@ pub enum DataError {
         /// Line (or row of a Parquet file), from 1.
         line: u64,
         /// What is wrong with it.
-        fault: Fault,
+        fault: Box<Fault>,
     },
     /// A column whose values are of one type first and of another later.
     #[error(
@@ -194,7 +194,7 @@ impl Fault {
         DataError::Line {
             path: path.to_owned(),
             line,
-            fault: self,
+            fault: Box::new(self),
         }
     }
 }

@@ -191,10 +191,8 @@ fn dataset(
     for &item in &grouped.items {
         rows[item as usize] = ItemIndex(1);
     }
-    let mut next = 1;
-    for row in rows.iter_mut().filter(|row| row.0 != 0) {
+    for (row, next) in rows.iter_mut().filter(|row| row.0 != 0).zip(1u32..) {
         *row = ItemIndex(next);
-        next += 1;
     }
     let kept = |(number, _): &(u32, Box<str>)| rows[*number as usize] != ItemIndex::PADDING;
     let items = (0u32..).zip(log.items.into_ids()).filter(kept);

@@ -22,8 +22,35 @@ fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, DataError>
     // The Arrow schema some writers leave would bring dictionaries and views; the file's own has
     // plain types only.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)
-        .map_err(|e| broken(path, &e))
+    let length = file.metadata().map_err(|e| io_error(path, e))?.len();
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)
+        .map_err(|e| broken(path, &e))?;
+    check_places(path, &builder, length)?;
+    Ok(builder)
+}
+
+/// The reader trusts the places of the column chunks and panics on negative ones.
+fn check_places(
+    path: &Path,
+    builder: &ParquetRecordBatchReaderBuilder<File>,
+    length: u64,
+) -> Result<(), DataError> {
+    let groups = builder.metadata().row_groups().iter();
+    for column in groups.flat_map(|group| group.columns()) {
+        let start = column
+            .dictionary_page_offset()
+            .unwrap_or_else(|| column.data_page_offset());
+        let size = column.compressed_size();
+        let end = u64::try_from(start)
+            .ok()
+            .zip(u64::try_from(size).ok())
+            .and_then(|(start, size)| start.checked_add(size));
+        if end.is_none_or(|end| end > length) {
+            let found = format!("a column at byte {start} of {size} bytes in a file of {length}");
+            return Err(broken(path, &found));
+        }
+    }
+    Ok(())
 }
 
 fn broken(path: &Path, error: &dyn std::fmt::Display) -> DataError {

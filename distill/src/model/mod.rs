@@ -11,6 +11,8 @@ pub mod lora;
 pub mod ops;
 pub mod parameters;
 pub mod recommender;
+#[cfg(test)]
+mod tests;
 pub mod weights_file;
 
 use candle_core::{Result, Tensor};

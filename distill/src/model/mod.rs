@@ -5,6 +5,8 @@ pub mod batch;
 pub mod checkpoint;
 pub mod dropout;
 pub mod file_error;
+#[cfg(test)]
+mod file_tests;
 mod init;
 pub mod llama;
 pub mod lora;

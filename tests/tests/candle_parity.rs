@@ -40,7 +40,9 @@ fn fixture(shape: &TinyCheckpoint) -> Fixture {
 
 impl Fixture {
     fn bundle(&self, precision: Precision) -> std::path::PathBuf {
-        let path = self.checkpoint.with_file_name(format!("{precision}.slmrec"));
+        let path = self
+            .checkpoint
+            .with_file_name(format!("{precision}.slmrec"));
         let options = ExportOptions {
             precision,
             ..ExportOptions::default()
@@ -53,7 +55,11 @@ impl Fixture {
     fn histories(&self) -> Vec<Vec<ItemIndex>> {
         let items = self.dataset.num_items() as u32;
         (1..=8u32)
-            .map(|len| (0..len).map(|i| ItemIndex(1 + (i * 5 + len * 3) % items)).collect())
+            .map(|len| {
+                (0..len)
+                    .map(|i| ItemIndex(1 + (i * 5 + len * 3) % items))
+                    .collect()
+            })
             .collect()
     }
 }
@@ -71,7 +77,15 @@ fn engine_vectors(path: &Path, engine: EngineChoice, fixture: &Fixture) -> Vec<V
     let mut recommender = open(path, engine);
     (fixture.histories().iter())
         .map(|history| {
-            let id = |item: &ItemIndex| fixture.dataset.vocabulary.get(*item).expect("known").id.clone();
+            let id = |item: &ItemIndex| {
+                fixture
+                    .dataset
+                    .vocabulary
+                    .get(*item)
+                    .expect("known")
+                    .id
+                    .clone()
+            };
             let history = History::from_items(history.iter().map(id));
             recommender.user_vector(&history).expect("encodes")
         })
@@ -88,7 +102,10 @@ fn candle_vectors(model: &LlmRecommender, histories: &[&[ItemIndex]]) -> Vec<Vec
         .map(|(row, len)| (row * s + if s == 1 { 0 } else { len - 1 }) as u32)
         .collect();
     let rows = candle_core::Tensor::new(rows, &Device::Cpu).expect("rows");
-    flat.index_select(&rows, 0).expect("select").to_vec2().expect("values")
+    flat.index_select(&rows, 0)
+        .expect("select")
+        .to_vec2()
+        .expect("values")
 }
 
 fn newest(model: &LlmRecommender, histories: &[Vec<ItemIndex>]) -> Vec<Vec<ItemIndex>> {
@@ -107,7 +124,11 @@ fn shapes() -> [TinyCheckpoint; 3] {
         prefix_tokens: 4,
         ..TinyCheckpoint::item()
     };
-    [TinyCheckpoint::item(), TinyCheckpoint::response(), item_with_prompt]
+    [
+        TinyCheckpoint::item(),
+        TinyCheckpoint::response(),
+        item_with_prompt,
+    ]
 }
 
 #[test]
@@ -116,11 +137,14 @@ fn candle_onnxruntime_and_tract_agree() {
         let fixture = fixture(&shape);
         let model = LlmRecommender::load(&fixture.checkpoint, &Device::Cpu).expect("loads");
         let histories = newest(&model, &fixture.histories());
-        let candle: Vec<Vec<f32>> =
-            histories.iter().map(|h| candle_vectors(&model, &[h]).remove(0)).collect();
+        let candle: Vec<Vec<f32>> = histories
+            .iter()
+            .map(|h| candle_vectors(&model, &[h]).remove(0))
+            .collect();
         let bundle = fixture.bundle(Precision::Fp32);
         for engine in [EngineChoice::OnnxRuntime, EngineChoice::Tract] {
-            let difference = largest_difference(&candle, &engine_vectors(&bundle, engine, &fixture));
+            let difference =
+                largest_difference(&candle, &engine_vectors(&bundle, engine, &fixture));
             assert!(
                 difference < FP32_TOLERANCE,
                 "{:?} {engine:?}: {difference}",
@@ -136,10 +160,16 @@ fn a_batch_equals_its_rows() {
         let fixture = fixture(&shape);
         let model = LlmRecommender::load(&fixture.checkpoint, &Device::Cpu).expect("loads");
         let histories = newest(&model, &fixture.histories());
-        let alone: Vec<Vec<f32>> =
-            histories.iter().map(|h| candle_vectors(&model, &[h]).remove(0)).collect();
+        let alone: Vec<Vec<f32>> = histories
+            .iter()
+            .map(|h| candle_vectors(&model, &[h]).remove(0))
+            .collect();
         let rows: Vec<&[ItemIndex]> = histories.iter().map(Vec::as_slice).collect();
         let difference = largest_difference(&alone, &candle_vectors(&model, &rows));
-        assert!(difference < FP32_TOLERANCE, "{:?}: {difference}", shape.readout);
+        assert!(
+            difference < FP32_TOLERANCE,
+            "{:?}: {difference}",
+            shape.readout
+        );
     }
 }

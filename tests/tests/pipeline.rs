@@ -72,7 +72,14 @@ fn from_logs_to_recommendations() {
     let comparison = fs::read(folder.join("slmrec-work/evaluation/comparison.json"));
     let comparison: Value = serde_json::from_slice(&comparison.expect("written")).expect("JSON");
     let rows = comparison.to_string();
-    for system in ["popularity", "Markov", "co-occurrence", "SASRec", "teacher", "int8"] {
+    for system in [
+        "popularity",
+        "Markov",
+        "co-occurrence",
+        "SASRec",
+        "teacher",
+        "int8",
+    ] {
         assert!(rows.contains(system), "{system} is a row of the comparison");
     }
 
@@ -82,9 +89,16 @@ fn from_logs_to_recommendations() {
 }
 
 fn recommends(folder: &Path) {
-    fs::write(folder.join("history.json"), r#"["m3", "m24", "no such film", "m51"]"#)
-        .expect("history");
-    let found = json(&run_well("slmrec-run", folder, &["history.json", "--format", "json"]));
+    fs::write(
+        folder.join("history.json"),
+        r#"["m3", "m24", "no such film", "m51"]"#,
+    )
+    .expect("history");
+    let found = json(&run_well(
+        "slmrec-run",
+        folder,
+        &["history.json", "--format", "json"],
+    ));
     assert_eq!(found["bundle"]["precision"], "int8");
     assert_eq!(found["engine"]["name"], "onnxruntime");
     let result = &found["results"][0];
@@ -92,11 +106,21 @@ fn recommends(folder: &Path) {
     assert_eq!(result["used_items"], 3);
     let list = result["recommendations"].as_array().expect("a list");
     assert_eq!(list.len(), 10);
-    assert!(list[0]["title"].as_str().is_some_and(|t| t.contains("é (1999)")));
-    assert!(list.iter().all(|r| r["item"] != "m3"), "seen items are left out");
+    assert!(
+        list[0]["title"]
+            .as_str()
+            .is_some_and(|t| t.contains("é (1999)"))
+    );
+    assert!(
+        list.iter().all(|r| r["item"] != "m3"),
+        "seen items are left out"
+    );
     // 51 is nearly always followed by 51 * 7 + 3 = 0 (mod 60).
     let rank = list.iter().position(|r| r["item"] == "m0");
-    assert!(rank.is_some_and(|r| r < 5), "the learned successor is near the top: {list:?}");
+    assert!(
+        rank.is_some_and(|r| r < 5),
+        "the learned successor is near the top: {list:?}"
+    );
 
     let table = run_well("slmrec-run", folder, &["history.json"]);
     assert!(table.contains("Film 0"), "{table}");
@@ -108,28 +132,53 @@ fn skips_what_is_up_to_date(folder: &Path) {
     let second = run("slmrec-distill", folder, &["run", "pipeline.toml"]);
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(second.status.success(), "{said}");
-    for stage in ["prepare", "pretrain", "teach", "ce-only", "distill", "export", "evaluate"] {
-        assert!(said.contains(&format!("{stage}: up to date")), "{stage}: {said}");
+    for stage in [
+        "prepare", "pretrain", "teach", "ce-only", "distill", "export", "evaluate",
+    ] {
+        assert!(
+            said.contains(&format!("{stage}: up to date")),
+            "{stage}: {said}"
+        );
     }
     // Another weight of a loss term concerns the student and what follows, nothing before it.
-    let changed = ["run", "pipeline.toml", "--set", "distill.objective.lambda_ms=0.2"];
+    let changed = [
+        "run",
+        "pipeline.toml",
+        "--set",
+        "distill.objective.lambda_ms=0.2",
+    ];
     let third = run("slmrec-distill", folder, &changed);
     let said = String::from_utf8_lossy(&third.stderr).into_owned();
     assert!(third.status.success(), "{said}");
     for stage in ["prepare", "pretrain", "teach", "ce-only"] {
-        assert!(said.contains(&format!("{stage}: up to date")), "{stage}: {said}");
+        assert!(
+            said.contains(&format!("{stage}: up to date")),
+            "{stage}: {said}"
+        );
     }
     for stage in ["distill", "export", "evaluate"] {
-        assert!(said.contains(&format!("{stage}: begins")), "{stage}: {said}");
+        assert!(
+            said.contains(&format!("{stage}: begins")),
+            "{stage}: {said}"
+        );
     }
 }
 
 fn refuses_what_is_wrong(folder: &Path) {
     let cases: [(&[&str], &str); 4] = [
-        (&["distill", "--layers", "3", "--blocks", "2"], "do not divide into 2 blocks"),
+        (
+            &["distill", "--layers", "3", "--blocks", "2"],
+            "do not divide into 2 blocks",
+        ),
         (&["prepare", "nowhere.csv"], "nowhere.csv"),
-        (&["teach", "--work-dir", "elsewhere", "--base", "base"], "hint: run `slmrec-distill prepare`"),
-        (&["run", "pipeline.toml", "--set", "distill.layer=3"], "unknown field"),
+        (
+            &["teach", "--work-dir", "elsewhere", "--base", "base"],
+            "hint: run `slmrec-distill prepare`",
+        ),
+        (
+            &["run", "pipeline.toml", "--set", "distill.layer=3"],
+            "unknown field",
+        ),
     ];
     for (arguments, part) in cases {
         let output = run("slmrec-distill", folder, arguments);
@@ -146,7 +195,12 @@ fn the_papers_form_with_a_prompt() {
     write_interactions(folder, 150);
     write_tiny_llama(&folder.join("base"));
     write_settings(folder, "response");
-    let quick = ["--set", "teach.train.epochs=1", "--set", "distill.train.epochs=1"];
+    let quick = [
+        "--set",
+        "teach.train.epochs=1",
+        "--set",
+        "distill.train.epochs=1",
+    ];
     let line = [&["run", "pipeline.toml"][..], &quick].concat();
     run_well("slmrec-distill", folder, &line);
     let verified = run_well("slmrec-run", folder, &["verify", "--format", "json"]);

@@ -80,7 +80,9 @@ pub enum Command {
     #[command(after_help = "Example: slmrec-distill settings > pipeline.toml")]
     Settings,
     /// Print a shell completion script
-    #[command(after_help = "Example: slmrec-distill completions bash > /etc/bash_completion.d/slmrec-distill")]
+    #[command(
+        after_help = "Example: slmrec-distill completions bash > /etc/bash_completion.d/slmrec-distill"
+    )]
     Completions {
         /// Which shell
         shell: Shell,
@@ -257,8 +259,10 @@ pub struct Run {
 
 /// `fetch`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  slmrec-distill fetch ml-100k\n  slmrec-distill fetch smollm2-135m\n  \
-    slmrec-distill fetch --list")]
+#[command(
+    after_help = "Examples:\n  slmrec-distill fetch ml-100k\n  slmrec-distill fetch smollm2-135m\n  \
+    slmrec-distill fetch --list"
+)]
 pub struct Fetch {
     /// What to fetch
     #[arg(required_unless_present = "list")]

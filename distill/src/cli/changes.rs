@@ -31,7 +31,10 @@ impl Changes {
             Command::Distill(args) => changes.distill(args),
             Command::Evaluate(args) => changes.evaluate(args),
             Command::Export(args) => changes.export(args),
-            Command::Run(_) | Command::Fetch(_) | Command::Settings | Command::Completions { .. } => {}
+            Command::Run(_)
+            | Command::Fetch(_)
+            | Command::Settings
+            | Command::Completions { .. } => {}
         }
         Ok(changes.0)
     }
@@ -84,7 +87,11 @@ impl Changes {
     }
 
     fn export(&mut self, args: &Export) {
-        let precisions = [("int8", args.int8), ("fp16", args.fp16), ("fp32", args.fp32)];
+        let precisions = [
+            ("int8", args.int8),
+            ("fp16", args.fp16),
+            ("fp32", args.fp32),
+        ];
         if let Some((name, _)) = precisions.iter().find(|(_, asked)| *asked) {
             self.text("export.precision", Some(name));
         }
@@ -94,7 +101,8 @@ impl Changes {
 
     fn text(&mut self, name: &str, value: Option<&str>) {
         if let Some(value) = value {
-            self.0.push((name.to_owned(), Value::String(value.to_owned())));
+            self.0
+                .push((name.to_owned(), Value::String(value.to_owned())));
         }
     }
 

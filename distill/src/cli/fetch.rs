@@ -37,8 +37,11 @@ pub(super) fn run(args: &Fetch, reporter: &dyn Reporter) -> anyhow::Result<()> {
             "downloaded": fetched.downloaded,
         })),
         OutputFormat::Table => {
-            let lines: Vec<String> =
-                fetched.files.iter().map(|file| file.display().to_string()).collect();
+            let lines: Vec<String> = fetched
+                .files
+                .iter()
+                .map(|file| file.display().to_string())
+                .collect();
             print::out(&lines.join("\n"))
         }
     }

@@ -42,7 +42,12 @@ fn dispatch(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Completions { shell } => {
             let mut command = Cli::command();
-            clap_complete::generate(*shell, &mut command, "slmrec-distill", &mut std::io::stdout());
+            clap_complete::generate(
+                *shell,
+                &mut command,
+                "slmrec-distill",
+                &mut std::io::stdout(),
+            );
             return Ok(());
         }
         Command::Fetch(args) => return fetch::run(args, &reporter),
@@ -100,7 +105,9 @@ fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
             }
             print::trained("student", &stages::distill::run(context)?)
         }
-        Command::Evaluate(args) => print::comparison(&stages::evaluate::run(context)?.0, args.format),
+        Command::Evaluate(args) => {
+            print::comparison(&stages::evaluate::run(context)?.0, args.format)
+        }
         Command::Export(args) => print::exported(&stages::export::run(context)?, args.format),
         Command::Run(_) => {
             let (comparison, records) = stages::run_all(context)?;
@@ -150,4 +157,3 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         _ => 1,
     }
 }
-

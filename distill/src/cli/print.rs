@@ -48,10 +48,7 @@ pub(super) fn trained(what: &str, outcome: &Outcome) -> anyhow::Result<()> {
     ))
 }
 
-pub(super) fn comparison(
-    comparison: &Comparison,
-    format: OutputFormat,
-) -> anyhow::Result<()> {
+pub(super) fn comparison(comparison: &Comparison, format: OutputFormat) -> anyhow::Result<()> {
     match format {
         OutputFormat::Json => json(comparison),
         OutputFormat::Table => out(&comparison.to_string()),
@@ -71,19 +68,30 @@ pub(super) fn exported(outcome: &Outcome, format: OutputFormat) -> anyhow::Resul
             table.add_row([name.clone(), megabytes(bytes)]);
         }
     }
-    table.add_row(["the file (compressed)".to_owned(), megabytes(&figures["bytes"])]);
+    table.add_row([
+        "the file (compressed)".to_owned(),
+        megabytes(&figures["bytes"]),
+    ]);
     right_align(&mut table, 1);
-    out(&format!("{}\n{table}", figures["path"].as_str().unwrap_or_default()))
+    out(&format!(
+        "{}\n{table}",
+        figures["path"].as_str().unwrap_or_default()
+    ))
 }
 
 /// Time and memory of each stage.
 pub(super) fn costs(records: &[StageRecord]) -> anyhow::Result<()> {
     let mut table = table(&["stage", "seconds", "peak memory, MB"]);
     for record in records {
-        let memory = record
-            .peak_memory
-            .map_or_else(|| "not known here".to_owned(), |b| (b / 1_000_000).to_string());
-        table.add_row([record.stage.clone(), format!("{:.1}", record.seconds), memory]);
+        let memory = record.peak_memory.map_or_else(
+            || "not known here".to_owned(),
+            |b| (b / 1_000_000).to_string(),
+        );
+        table.add_row([
+            record.stage.clone(),
+            format!("{:.1}", record.seconds),
+            memory,
+        ]);
     }
     let total: f64 = records.iter().map(|record| record.seconds).sum();
     let most = records.iter().filter_map(|record| record.peak_memory).max();
@@ -98,7 +106,9 @@ pub(super) fn costs(records: &[StageRecord]) -> anyhow::Result<()> {
 
 pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header(header.to_vec());
+    table
+        .load_style(UTF8_FULL_CONDENSED)
+        .set_header(header.to_vec());
     table
 }
 

@@ -15,7 +15,7 @@ const PLAIN_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The reporter of the command line.
 #[derive(Debug)]
-pub struct TerminalReporter {
+pub(super) struct TerminalReporter {
     terminal: bool,
     quiet: bool,
 }
@@ -23,7 +23,7 @@ pub struct TerminalReporter {
 impl TerminalReporter {
     /// Bars if stderr is a terminal; nothing at all if `quiet`.
     #[must_use]
-    pub fn new(quiet: bool) -> Self {
+    pub(super) fn new(quiet: bool) -> Self {
         Self {
             terminal: std::io::stderr().is_terminal(),
             quiet,
@@ -140,7 +140,12 @@ impl TrainObserver for TrainingProgress<'_> {
     }
 
     fn on_epoch(&mut self, report: &EpochReport) {
-        let losses = terms(report.losses.iter().map(|(name, value)| (name.as_str(), *value)));
+        let losses = terms(
+            report
+                .losses
+                .iter()
+                .map(|(name, value)| (name.as_str(), *value)),
+        );
         self.line(&format!(
             "{}: epoch {}: {losses}, validation NDCG@10 {:.4}{} ({:.0} s + {:.0} s validation)",
             self.label,
@@ -164,6 +169,8 @@ impl Drop for TrainingProgress<'_> {
 }
 
 fn terms<'a>(losses: impl Iterator<Item = (&'a str, f64)>) -> String {
-    let parts: Vec<String> = losses.map(|(name, value)| format!("{name} {value:.4}")).collect();
+    let parts: Vec<String> = losses
+        .map(|(name, value)| format!("{name} {value:.4}"))
+        .collect();
     parts.join(", ")
 }

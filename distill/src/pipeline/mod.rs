@@ -56,7 +56,9 @@ pub enum PipelineError {
         source: std::io::Error,
     },
     /// An earlier stage has not run.
-    #[error("{path}: expected the output of `slmrec-distill {stage}`, found none\nhint: run `slmrec-distill {stage}` first, or `slmrec-distill run pipeline.toml` for all stages")]
+    #[error(
+        "{path}: expected the output of `slmrec-distill {stage}`, found none\nhint: run `slmrec-distill {stage}` first, or `slmrec-distill run pipeline.toml` for all stages"
+    )]
     MissingStage {
         /// Where it was looked for.
         path: PathBuf,

@@ -27,7 +27,10 @@ mod tests {
 
     #[test]
     fn reads_the_line() {
-        assert_eq!(parse_peak("VmPeak: 9 kB\nVmHWM:\t  2048 kB\n"), Some(2 << 20));
+        assert_eq!(
+            parse_peak("VmPeak: 9 kB\nVmHWM:\t  2048 kB\n"),
+            Some(2 << 20)
+        );
         assert_eq!(parse_peak("Name: x\n"), None);
     }
 }

@@ -10,8 +10,8 @@ use super::work_dir::DEFAULT_WORK_DIR;
 use crate::data::PrepareSettings;
 use crate::model::sasrec::SasRecSettings;
 use crate::model::{LayerSelection, LlmSettings, PromptText};
-use slmrec_core::manifest::Readout;
 use crate::train::{DistillSettings, TrainSettings};
+use slmrec_core::manifest::Readout;
 
 /// All settings of all stages.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -297,10 +297,7 @@ impl PipelineSettings {
         for (path, value) in changes {
             set(&mut table, path, value.clone())?;
         }
-        let origin = file.map_or_else(
-            || PathBuf::from("settings"),
-            Path::to_path_buf,
-        );
+        let origin = file.map_or_else(|| PathBuf::from("settings"), Path::to_path_buf);
         toml::Value::Table(table)
             .try_into()
             .map_err(|e| PipelineError::Content {
@@ -317,12 +314,13 @@ fn read_table(path: &Path) -> Result<toml::Table, PipelineError> {
         path: path.to_owned(),
         source,
     })?;
-    text.parse().map_err(|e: toml::de::Error| PipelineError::Content {
-        path: path.to_owned(),
-        expected: "TOML".into(),
-        found: e.to_string().trim().to_owned(),
-        hint: "`slmrec-distill settings > pipeline.toml` writes a file to begin with".into(),
-    })
+    text.parse()
+        .map_err(|e: toml::de::Error| PipelineError::Content {
+            path: path.to_owned(),
+            expected: "TOML".into(),
+            found: e.to_string().trim().to_owned(),
+            hint: "`slmrec-distill settings > pipeline.toml` writes a file to begin with".into(),
+        })
 }
 
 /// Lays `over` on `table`: tables are merged, everything else is replaced.
@@ -374,11 +372,17 @@ mod tests {
         .expect("loads");
         assert_eq!(settings.distill.layers, 2);
         assert_eq!(settings.teach.train.epochs, 1);
-        assert_eq!(settings.teach.train.batch_size, 16, "other defaults of the section stay");
+        assert_eq!(
+            settings.teach.train.batch_size, 16,
+            "other defaults of the section stay"
+        );
         let error = PipelineSettings::load(None, &[change("distill.layer", 2.into())])
             .expect_err("unknown")
             .to_string();
-        assert!(error.contains("layer") && error.contains("hint:"), "{error}");
+        assert!(
+            error.contains("layer") && error.contains("hint:"),
+            "{error}"
+        );
         assert!(PipelineSettings::load(None, &[change("seed.x", 2.into())]).is_err());
     }
 

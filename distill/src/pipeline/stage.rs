@@ -113,7 +113,11 @@ impl Stage {
         work: impl FnOnce(&Path) -> Result<serde_json::Value, PipelineError>,
     ) -> Result<Outcome, PipelineError> {
         if !force && let Some(record) = self.up_to_date()? {
-            reporter.say(&format!("{}: up to date ({})", self.name, self.dir.display()));
+            reporter.say(&format!(
+                "{}: up to date ({})",
+                self.name,
+                self.dir.display()
+            ));
             return Ok(Outcome { record, ran: false });
         }
         self.begin()?;
@@ -137,9 +141,10 @@ impl Stage {
             "{}: done in {:.0} s{} ({})",
             self.name,
             record.seconds,
-            record
-                .peak_memory
-                .map_or_else(String::new, |b| format!(", peak memory {} MB", b / 1_000_000)),
+            record.peak_memory.map_or_else(String::new, |b| format!(
+                ", peak memory {} MB",
+                b / 1_000_000
+            )),
             self.dir.display(),
         ));
         Ok(Outcome { record, ran: true })
@@ -187,7 +192,11 @@ fn hash_outputs(dir: &Path) -> Result<BTreeMap<String, String>, PipelineError> {
     let mut outputs = BTreeMap::new();
     for entry in fs::read_dir(dir).map_err(|e| io_error(dir, e))? {
         let path = entry.map_err(|e| io_error(dir, e))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         if path.is_file() && name != RECORD_FILE && !name.starts_with('.') {
             outputs.insert(name, hash_input(&path)?);
         }

@@ -60,7 +60,10 @@ impl Numbers {
     }
 
     pub fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n
     }
 
@@ -93,7 +96,11 @@ pub fn write_interactions(folder: &Path, users: u64) {
     fs::write(folder.join("ratings.csv"), ratings).expect("ratings");
     let mut movies = String::from("movieId,title,genres\n");
     for item in 0..ITEMS {
-        writeln!(movies, "m{item},\"Film {item}, \"\"the\"\" é (1999)\",Drama").expect("text");
+        writeln!(
+            movies,
+            "m{item},\"Film {item}, \"\"the\"\" é (1999)\",Drama"
+        )
+        .expect("text");
     }
     fs::write(folder.join("movies.csv"), movies).expect("movies");
 }

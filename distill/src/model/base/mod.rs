@@ -56,7 +56,11 @@ impl LayerSelection {
             Self::Interval { step, count } => (*count, *step),
             Self::Spread(count) if *count > 0 && !available.is_multiple_of(*count) => {
                 let expected = format!("a number of layers that divides the model's {available}");
-                return Err(ModelFileError::malformed(path, &expected, count.to_string()));
+                return Err(ModelFileError::malformed(
+                    path,
+                    &expected,
+                    count.to_string(),
+                ));
             }
             Self::Spread(count) => (*count, available.checked_div(*count).unwrap_or(0)),
             Self::Layers(layers) => (layers.len(), 1),

@@ -20,7 +20,9 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
     let teacher_hash = input_hash(&teacher_dir)?;
     let mut stage = student_stage(context, "distill", context.work.student())?;
     stage.settings["objective"] = to_json(&section.objective)?;
-    stage.inputs.insert("teacher".to_owned(), teacher_hash.clone());
+    stage
+        .inputs
+        .insert("teacher".to_owned(), teacher_hash.clone());
     stage.run(context.force, context.reporter, |dir| {
         let (dataset, _) = context.dataset()?;
         let teacher = LlmRecommender::load(&teacher_dir, &context.device)?;
@@ -56,7 +58,9 @@ pub fn run_ce_only(context: &Context<'_>) -> Result<Option<Outcome>, PipelineErr
     let mut stage = student_stage(context, "ce-only", context.work.ce_only())?;
     if section.start == StudentStart::Teacher {
         let teacher = WorkDir::finished(context.work.teacher(), "teach")?;
-        stage.inputs.insert("teacher".to_owned(), input_hash(&teacher)?);
+        stage
+            .inputs
+            .insert("teacher".to_owned(), input_hash(&teacher)?);
     }
     let outcome = stage.run(context.force, context.reporter, |dir| {
         let (dataset, _) = context.dataset()?;

@@ -37,14 +37,20 @@ pub fn run(context: &Context<'_>) -> Result<(Comparison, Outcome), PipelineError
     let stage = Stage {
         name: "evaluate",
         dir: context.work.evaluation(),
-        settings: to_json(&serde_json::json!({ "split": section.split, "bundle": section.bundle }))?,
+        settings: to_json(
+            &serde_json::json!({ "split": section.split, "bundle": section.bundle }),
+        )?,
         inputs: systems.inputs(context)?,
     };
     let outcome = stage.run(context.force, context.reporter, |dir| {
         let (dataset, _) = context.dataset()?;
         let evaluations = systems.evaluate(context, &dataset)?;
         let comparison = compare(&evaluations)?;
-        write(dir, COMPARISON_FILE, to_json(&comparison)?.to_string().as_bytes())?;
+        write(
+            dir,
+            COMPARISON_FILE,
+            to_json(&comparison)?.to_string().as_bytes(),
+        )?;
         write(dir, TABLE_FILE, comparison.to_string().as_bytes())?;
         let ranks = dir.join("ranks");
         std::fs::create_dir_all(&ranks).map_err(|e| io_error(&ranks, e))?;
@@ -96,7 +102,8 @@ impl Systems {
         let there = |dir: PathBuf, stage: &'static str| {
             let found = WorkDir::finished(dir, stage).ok();
             if found.is_none() {
-                let text = format!("evaluate: no output of `slmrec-distill {stage}`, its row is missing");
+                let text =
+                    format!("evaluate: no output of `slmrec-distill {stage}`, its row is missing");
                 context.reporter.say(&text);
             }
             found
@@ -154,11 +161,17 @@ impl Systems {
         add(&mut Cooccurrence::tuned(dataset))?;
         if let Some(dir) = &self.sasrec {
             let (model, _) = SasRec::load(dir, &context.device)?;
-            add(&mut ModelScorer::new("SASRec", &model as &dyn SequentialModel)?)?;
+            add(&mut ModelScorer::new(
+                "SASRec",
+                &model as &dyn SequentialModel,
+            )?)?;
         }
         for (name, dir) in &self.models {
             let model = LlmRecommender::load(dir, &context.device)?;
-            add(&mut ModelScorer::new(*name, &model as &dyn SequentialModel)?)?;
+            add(&mut ModelScorer::new(
+                *name,
+                &model as &dyn SequentialModel,
+            )?)?;
         }
         if let Some(bundle) = &self.bundle {
             evaluations.push(evaluate_bundle(context, dataset, bundle)?);
@@ -177,10 +190,18 @@ fn evaluate_one(
     }
     let name = scorer.name().to_owned();
     context.reporter.say(&format!("evaluate: {name}"));
-    let counter = context.reporter.counter("evaluate", dataset.num_users() as u64);
+    let counter = context
+        .reporter
+        .counter("evaluate", dataset.num_users() as u64);
     let split = context.settings.evaluate.split;
     let mut progress = |done: usize, _total: usize| counter.set(done as u64);
-    Ok(evaluate(scorer, dataset, split, Protocol::default(), &mut progress)?)
+    Ok(evaluate(
+        scorer,
+        dataset,
+        split,
+        Protocol::default(),
+        &mut progress,
+    )?)
 }
 
 /// The bundle that export's record speaks of, if it is still there.
@@ -219,7 +240,9 @@ fn evaluate_bundle(
     dataset: &Dataset,
     bundle: &Path,
 ) -> Result<Evaluation, PipelineError> {
-    context.reporter.say(&format!("evaluate: {BUNDLE}, through slmrec-run"));
+    context
+        .reporter
+        .say(&format!("evaluate: {BUNDLE}, through slmrec-run"));
     let split = context.settings.evaluate.split;
     let split_name = to_json(&split)?;
     let mut command = Command::new(runner(context)?);

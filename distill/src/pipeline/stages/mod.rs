@@ -17,9 +17,7 @@ use super::stage::{STATE_DIR, StageRecord, hash_input};
 use super::{PipelineError, PipelineSettings, Reporter, WorkDir};
 use crate::evaluate::{Comparison, validation_ndcg};
 use crate::model::SequentialModel;
-use crate::train::{
-    FitReport, Objective, TrainSettings, Trainer, TrainingData, Validator,
-};
+use crate::train::{FitReport, Objective, TrainSettings, Trainer, TrainingData, Validator};
 
 /// What every stage needs.
 pub struct Context<'a> {
@@ -84,9 +82,7 @@ impl<'a> Context<'a> {
 ///
 /// # Errors
 /// The first stage that fails.
-pub fn run_all(
-    context: &Context<'_>,
-) -> Result<(Comparison, Vec<StageRecord>), PipelineError> {
+pub fn run_all(context: &Context<'_>) -> Result<(Comparison, Vec<StageRecord>), PipelineError> {
     let mut records = vec![
         prepare::run(context)?.record,
         pretrain::run(context)?.record,
@@ -110,11 +106,17 @@ fn input_hash(dir: &Path) -> Result<String, PipelineError> {
 
 /// SHA-256 of the dataset's vocabulary, which checkpoints carry.
 fn vocabulary_hash(context: &Context<'_>) -> Result<String, PipelineError> {
-    hash_input(&context.work.dataset().join(slmrec_core::dataset::VOCABULARY_FILE))
+    hash_input(
+        &context
+            .work
+            .dataset()
+            .join(slmrec_core::dataset::VOCABULARY_FILE),
+    )
 }
 
 fn to_json(value: &impl serde::Serialize) -> Result<serde_json::Value, PipelineError> {
-    serde_json::to_value(value).map_err(|e| PipelineError::Settings(format!("settings as JSON: {e}")))
+    serde_json::to_value(value)
+        .map_err(|e| PipelineError::Settings(format!("settings as JSON: {e}")))
 }
 
 /// Validation NDCG@10, full ranking, seen items removed.

@@ -45,7 +45,10 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
 
 /// A file as it is, or the interactions of a fetched set.
 fn resolve(asked: &Path, cache_dir: &Path) -> Result<PathBuf, PipelineError> {
-    match asked.to_str().and_then(|name| name.parse::<fetch::Artifact>().ok()) {
+    match asked
+        .to_str()
+        .and_then(|name| name.parse::<fetch::Artifact>().ok())
+    {
         Some(artifact) if !asked.exists() => Ok(fetch::cached(artifact, cache_dir)?),
         _ => Ok(asked.to_owned()),
     }

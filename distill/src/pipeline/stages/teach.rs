@@ -15,7 +15,7 @@ use crate::model::sasrec::SasRec;
 use crate::model::{
     CheckpointInfo, LlmRecommender, PretrainedBase, SequentialModel, write_checkpoint,
 };
-use crate::train::{FitReport, Objective, TrainSettings, CrossEntropy};
+use crate::train::{CrossEntropy, FitReport, Objective, TrainSettings};
 
 /// Runs the stage.
 ///
@@ -60,7 +60,10 @@ pub(super) fn base_path(context: &Context<'_>) -> Result<PathBuf, PipelineError>
                 .into(),
         ));
     };
-    match asked.to_str().and_then(|name| name.parse::<fetch::Artifact>().ok()) {
+    match asked
+        .to_str()
+        .and_then(|name| name.parse::<fetch::Artifact>().ok())
+    {
         Some(artifact) if !asked.exists() => Ok(fetch::cached(artifact, &context.cache_dir)?),
         _ => Ok(asked.clone()),
     }

@@ -43,7 +43,9 @@ pub struct TrainSettings {
     pub targets: Targets,
     /// Epochs without a better validation metric before the run stops.
     pub patience: usize,
-    /// Seed of the order of the windows and of the dropout masks.
+    /// Seed of the order of the windows and of the dropout masks. Not part of a settings file: the
+    /// one seed of the pipeline goes here.
+    #[serde(skip)]
     pub seed: u64,
     /// Steps between saved states within an epoch; 0 saves at the end of epochs only.
     pub save_every_steps: u64,

@@ -139,6 +139,7 @@ impl Trainer<'_> {
         let all = serde_json::json!({
             "identity": self.identity,
             "settings": settings,
+            "seed": settings.seed,
             "objective": objective.describe(),
             "data": data.fingerprint(),
             "parameters": shapes,

@@ -308,7 +308,7 @@ impl<'a> Gguf<'a> {
         if dims.len() != 2
             || dims[1] != width
             || dims[0] < highest
-            || width % dtype.block_size() != 0
+            || !width.is_multiple_of(dtype.block_size())
         {
             return Err(ModelFileError::Shape {
                 path: self.path.to_owned(),

@@ -57,29 +57,26 @@ impl CustomOp1 for FrozenLinear {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        match self.weight.storage_and_layout() {
-            (w, w_layout) => match &*w {
-                Storage::Cpu(w) => matmul_transposed(x, layout, w, w_layout),
-                _ => elsewhere(),
-            },
+        let (w, w_layout) = self.weight.storage_and_layout();
+        match &*w {
+            Storage::Cpu(w) => matmul_transposed(x, layout, w, w_layout),
+            _ => elsewhere(),
         }
     }
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        match self.weight.storage_and_layout() {
-            (w, w_layout) => match &*w {
-                Storage::Cuda(w) => matmul_transposed(x, layout, w, w_layout),
-                _ => elsewhere(),
-            },
+        let (w, w_layout) = self.weight.storage_and_layout();
+        match &*w {
+            Storage::Cuda(w) => matmul_transposed(x, layout, w, w_layout),
+            _ => elsewhere(),
         }
     }
 
     fn metal_fwd(&self, x: &MetalStorage, layout: &Layout) -> Result<(MetalStorage, Shape)> {
-        match self.weight.storage_and_layout() {
-            (w, w_layout) => match &*w {
-                Storage::Metal(w) => matmul_transposed(x, layout, w, w_layout),
-                _ => elsewhere(),
-            },
+        let (w, w_layout) = self.weight.storage_and_layout();
+        match &*w {
+            Storage::Metal(w) => matmul_transposed(x, layout, w, w_layout),
+            _ => elsewhere(),
         }
     }
 

@@ -1,3 +1,11 @@
-//! Entry point.
+//! Entry point of `slmrec-distill`.
 
-fn main() {}
+use std::process::ExitCode;
+
+/// Training allocates and frees large blocks all the time; mimalloc keeps their pages.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    slmrec_distill::cli::main()
+}

@@ -1,1 +1,3 @@
-//! Tests that cross crates live in `tests/tests`.
+//! Tests that cross crates live in `tests/tests`, benches in `tests/benches`.
+
+pub mod bench;

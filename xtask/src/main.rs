@@ -1,3 +1,48 @@
-//! Entry point.
+//! Project tasks, as `cargo xtask TASK`. One file per task; none of our crates is a dependency,
+//! since a task runs commands and must work before anything else compiles.
 
-fn main() {}
+mod bench;
+mod demo;
+mod process;
+mod proto;
+mod setup;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Project tasks of SLMRec.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    Setup(setup::Arguments),
+    Test(test::Arguments),
+    Demo(demo::Arguments),
+    Bench(bench::Arguments),
+    Proto(proto::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Setup(arguments) => setup::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Demo(arguments) => demo::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
+        Task::Proto(arguments) => proto::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,159 @@
-//! cli.
+//! `slmrec-distill`: arguments → settings → stages → what is printed.
+//!
+//! stdout carries results, stderr carries talk. Exit codes: 0 fine, 1 something to correct,
+//! 2 a fault of this program, 130 interrupted.
+
+pub mod args;
+mod changes;
+mod fetch;
+mod print;
+mod reporter;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context as _;
+use clap::{CommandFactory, Parser};
+
+use crate::pipeline::stages::{self, Context};
+use crate::pipeline::work_dir::DEFAULT_WORK_DIR;
+use crate::pipeline::{PipelineError, PipelineSettings, WorkDir};
+use args::{Cli, Command};
+use reporter::TerminalReporter;
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Runs the program on the arguments of the process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", indent_hint(&chain(&error)));
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn dispatch(cli: &Cli) -> anyhow::Result<()> {
+    let reporter = TerminalReporter::new(cli.common.quiet);
+    match &cli.command {
+        Command::Completions { shell } => {
+            let mut command = Cli::command();
+            clap_complete::generate(
+                *shell,
+                &mut command,
+                "slmrec-distill",
+                &mut std::io::stdout(),
+            );
+            return Ok(());
+        }
+        Command::Fetch(args) => return fetch::run(args, &reporter),
+        _ => {}
+    }
+    let mut changes = inherited(cli)?;
+    changes.extend(changes::Changes::of(&cli.common, &cli.command)?);
+    let file = match &cli.command {
+        Command::Run(run) => Some(run.pipeline.as_path()),
+        _ => cli.common.config.as_deref(),
+    };
+    let settings = PipelineSettings::load(file, &changes)?;
+    if matches!(cli.command, Command::Settings) {
+        let text = toml::to_string(&settings).context("settings as TOML")?;
+        return print::out(&text);
+    }
+    stop_on_ctrl_c()?;
+    let context = Context::new(
+        settings,
+        cli.common.force,
+        &reporter,
+        &STOP,
+        fetch::cache_dir(),
+        program_dir()?,
+    )?;
+    run_stages(&cli.command, &context)
+}
+
+/// What `distill` takes over from the teacher unless a settings file speaks for all stages: the
+/// shape around the layers, the prompt, the base and the seed.
+fn inherited(cli: &Cli) -> anyhow::Result<Vec<(String, toml::Value)>> {
+    if !matches!(cli.command, Command::Distill(_)) || cli.common.config.is_some() {
+        return Ok(Vec::new());
+    }
+    let root = cli.common.work_dir.clone();
+    let work = WorkDir::new(root.unwrap_or_else(|| DEFAULT_WORK_DIR.into()));
+    stages::distill::shared_with_teacher(&work)?
+        .into_iter()
+        .map(|(name, value)| {
+            let value = toml::Value::try_from(value)
+                .with_context(|| format!("the teacher's setting {name}"))?;
+            Ok((name.to_owned(), value))
+        })
+        .collect()
+}
+
+fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
+    match command {
+        Command::Prepare(_) => print::prepared(&stages::prepare::run(context)?),
+        Command::Pretrain(_) => print::trained("SASRec", &stages::pretrain::run(context)?),
+        Command::Teach(_) => print::trained("teacher", &stages::teach::run(context)?),
+        Command::Distill(_) => {
+            if let Some(ce_only) = stages::distill::run_ce_only(context)? {
+                print::trained("student without teacher", &ce_only)?;
+            }
+            print::trained("student", &stages::distill::run(context)?)
+        }
+        Command::Evaluate(args) => {
+            print::comparison(&stages::evaluate::run(context)?.0, args.format)
+        }
+        Command::Export(args) => print::exported(&stages::export::run(context)?, args.format),
+        Command::Run(_) => {
+            let (comparison, records) = stages::run_all(context)?;
+            print::comparison(&comparison, args::OutputFormat::Table)?;
+            print::costs(&records)
+        }
+        Command::Fetch(_) | Command::Settings | Command::Completions { .. } => Ok(()),
+    }
+}
+
+fn program_dir() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe().context("cannot find out where this program lies")?;
+    Ok(program.parent().map(Path::to_path_buf).unwrap_or_default())
+}
+
+/// The first Ctrl-C asks for a clean stop, the second one ends the process.
+fn stop_on_ctrl_c() -> anyhow::Result<()> {
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this step (Ctrl-C again to stop at once)");
+    })
+    .context("cannot listen for Ctrl-C")
+}
+
+/// The message and its causes, unless a cause is already part of what was said.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+fn indent_hint(text: &str) -> String {
+    text.replace("\nhint: ", "\n  hint: ")
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<PipelineError>() {
+        Some(PipelineError::Interrupted) => 130,
+        Some(PipelineError::Tensor(_)) => 2,
+        _ => 1,
+    }
+}

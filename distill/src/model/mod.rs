@@ -1,14 +1,34 @@
 //! Sequential recommenders: what a trainer, an evaluator and an exporter may ask of any of them.
 
+pub mod base;
 pub mod batch;
+pub mod checkpoint;
 pub mod dropout;
+pub mod file_error;
+#[cfg(test)]
+mod file_tests;
+mod init;
+pub mod llama;
+pub mod lora;
+pub mod ops;
 pub mod parameters;
+pub mod recommender;
+pub mod sasrec;
+#[cfg(test)]
+mod tests;
+pub mod weights_file;
 
 use candle_core::{Result, Tensor};
 
+pub use base::{LayerSelection, PretrainedBase, PromptText};
 pub use batch::HistoryBatch;
+pub use checkpoint::{CheckpointInfo, read_recommender_config, write_checkpoint};
 pub use dropout::MaskRng;
+pub use file_error::ModelFileError;
+pub use lora::{BodyTraining, LoraSettings, TargetModule};
 pub use parameters::Parameters;
+pub use recommender::{LlmRecommender, LlmSettings};
+pub use sasrec::{SasRec, SasRecError, SasRecSettings};
 
 /// What a forward pass leaves behind.
 #[derive(Debug)]

@@ -1,1 +1,128 @@
-//! pipeline.
+//! The stages under one work directory, each skipped when nothing that it depends on has changed.
+//!
+//! ```text
+//! slmrec-work/
+//!   dataset/      prepare      sequences, vocabulary
+//!   sasrec/       pretrain     SASRec and its item embeddings
+//!   teacher/      teach        checkpoint
+//!   ce-only/      distill      the student's shape trained without the teacher
+//!   student/      distill      checkpoint
+//!   evaluation/   evaluate     comparison.json, comparison.txt
+//! ```
+//! Beside its output every stage leaves `stage.json`: settings, seed, input hashes, output hashes,
+//! figures, time and peak memory ([`stage`]).
+
+pub mod resources;
+pub mod settings;
+pub mod stage;
+pub mod stages;
+pub mod work_dir;
+
+use std::path::PathBuf;
+
+pub use settings::PipelineSettings;
+pub use stage::{Outcome, StageRecord};
+pub use work_dir::WorkDir;
+
+use crate::train::TrainObserver;
+
+/// What stages tell while they run.
+pub trait Reporter {
+    /// One line of news.
+    fn say(&self, line: &str);
+
+    /// A counter from 0 to `total`; it ends when dropped.
+    fn counter(&self, label: &str, total: u64) -> Box<dyn Counter + '_>;
+
+    /// Someone who watches a training run.
+    fn training(&self, label: &str) -> Box<dyn TrainObserver + '_>;
+}
+
+/// Progress of something that can be counted.
+pub trait Counter {
+    /// How much is done so far.
+    fn set(&self, done: u64);
+}
+
+/// Why a stage did not finish.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// A file or folder that cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// An earlier stage has not run.
+    #[error(
+        "{path}: expected the output of `slmrec-distill {stage}`, found none\nhint: run `slmrec-distill {stage}` first, or `slmrec-distill run pipeline.toml` for all stages"
+    )]
+    MissingStage {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// The stage that writes it.
+        stage: &'static str,
+    },
+    /// A file of ours with the wrong content.
+    #[error("{path}: expected {expected}, found {found}\nhint: {hint}")]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// What would have been right.
+        expected: String,
+        /// What stands there.
+        found: String,
+        /// What to do.
+        hint: String,
+    },
+    /// Settings that do not work together.
+    #[error("{0}")]
+    Settings(String),
+    /// Ctrl-C: what was done so far is saved.
+    #[error("interrupted; the state is saved\nhint: the same command goes on from there")]
+    Interrupted,
+    /// Reading or writing a dataset directory failed.
+    #[error(transparent)]
+    Dataset(#[from] slmrec_core::DatasetError),
+    /// Reading the source data failed.
+    #[error(transparent)]
+    Data(#[from] crate::data::DataError),
+    /// Fetched data or weights are missing or damaged.
+    #[error(transparent)]
+    Fetch(#[from] crate::fetch::FetchError),
+    /// Loading or saving a language model failed.
+    #[error(transparent)]
+    Model(#[from] crate::model::ModelFileError),
+    /// Loading or saving SASRec failed.
+    #[error(transparent)]
+    SasRec(#[from] crate::model::sasrec::SasRecError),
+    /// Training failed.
+    #[error(transparent)]
+    Train(crate::train::TrainError),
+    /// Evaluation failed.
+    #[error(transparent)]
+    Evaluate(#[from] crate::evaluate::EvaluateError),
+    /// Systems that cannot stand in one table.
+    #[error(transparent)]
+    Compare(#[from] crate::evaluate::ComparisonError),
+    /// Export failed.
+    #[error(transparent)]
+    Export(#[from] slmrec_export::ExportError),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+    /// `slmrec-run` failed.
+    #[error("slmrec-run failed: {0}")]
+    Runner(String),
+}
+
+impl From<crate::train::TrainError> for PipelineError {
+    fn from(error: crate::train::TrainError) -> Self {
+        match error {
+            crate::train::TrainError::Interrupted { .. } => Self::Interrupted,
+            other => Self::Train(other),
+        }
+    }
+}

@@ -1,1 +1,33 @@
-//! train.
+//! Objectives and the loop that minimises them.
+//!
+//! [`batches`] cuts training sequences into windows, [`objective`] turns a batch into named loss
+//! terms ([`distillation`] adds those of the teacher), [`adamw`] and [`schedule`] change the
+//! parameters, [`trainer`] runs the epochs and [`state`] lets a cut run go on as if nothing had
+//! happened.
+
+pub mod adamw;
+pub mod batches;
+pub mod distillation;
+pub mod error;
+pub mod losses;
+pub mod objective;
+pub mod report;
+pub mod schedule;
+pub mod settings;
+pub mod state;
+pub mod teacher;
+pub mod trainer;
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod tests;
+
+pub use batches::{TrainingBatch, TrainingData, Window};
+pub use distillation::{DistillSettings, Distillation};
+pub use error::TrainError;
+pub use objective::{CrossEntropy, Losses, Objective};
+pub use report::{EpochReport, FitReport, StepReport, TrainObserver, Validator};
+pub use settings::{Targets, TrainSettings};
+pub use teacher::{LiveTeacher, TeacherStates};
+pub use trainer::Trainer;

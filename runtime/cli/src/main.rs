@@ -1,3 +1,20 @@
-//! Entry point.
+//! `slmrec-run`: recommendations from a bundle.
 
-fn main() {}
+mod arguments;
+mod bundle_search;
+mod commands;
+mod failure;
+mod output;
+mod report;
+mod telemetry;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match arguments::Cli::try_parse() {
+        Ok(cli) => failure::exit_code(commands::run(cli)),
+        Err(error) => failure::usage(&error),
+    }
+}

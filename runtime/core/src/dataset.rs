@@ -27,7 +27,8 @@ use crate::{atomic, hash};
 pub const FORMAT_VERSION: u32 = 1;
 /// The description, written last: a directory without it is not a dataset.
 pub const DESCRIPTION_FILE: &str = "dataset.json";
-const VOCABULARY_FILE: &str = "vocabulary.json";
+/// Item ids and titles; a checkpoint names its vocabulary by the SHA-256 of this file.
+pub const VOCABULARY_FILE: &str = "vocabulary.json";
 const USERS_FILE: &str = "users.json";
 const SEQUENCES_FILE: &str = "sequences.safetensors";
 
@@ -376,7 +377,7 @@ fn parse_sequences(path: &Path, bytes: &[u8]) -> Result<Sequences, DatasetError>
         .iter()
         .map(|b| usize::try_from(u64::from_le_bytes(*b)).unwrap_or(usize::MAX))
         .collect();
-    let times = if file.names().iter().any(|name| *name == "times") {
+    let times = if file.names().contains(&"times") {
         Some(
             tensor("times", Dtype::I64)?
                 .as_chunks()

@@ -1,0 +1,286 @@
+//! What a person may type, and how it becomes settings.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::pipeline::settings::{DeviceChoice, LayerChoice, StudentStart};
+
+/// Train a sequential recommender on a small language model, distil it, and export it for phones
+#[derive(Debug, Parser)]
+#[command(
+    name = "slmrec-distill",
+    version,
+    after_help = "Example, from logs to a bundle:\n  \
+        slmrec-distill prepare ratings.csv --items movies.csv\n  \
+        slmrec-distill pretrain\n  \
+        slmrec-distill fetch smollm2-135m\n  \
+        slmrec-distill teach --base smollm2-135m --layers 8\n  \
+        slmrec-distill distill --layers 4 --blocks 4\n  \
+        slmrec-distill export --int8\n  \
+        slmrec-distill evaluate\n\n\
+        Exit codes: 0 fine, 1 something to correct, 2 a fault of this program, 130 interrupted."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Flags of every command.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Where stages read and write [default: slmrec-work]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub work_dir: Option<PathBuf>,
+    /// Settings file; what is typed here wins over it
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Change one setting by its dotted name, for example --set distill.train.epochs=3
+    #[arg(long = "set", global = true, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Seed of everything random [default: 42]
+    #[arg(long, global = true)]
+    pub seed: Option<u64>,
+    /// Where tensors live [default: cpu]
+    #[arg(long, global = true, value_enum)]
+    pub device: Option<DeviceChoice>,
+    /// Run even if the stage is up to date
+    #[arg(long, global = true)]
+    pub force: bool,
+    /// Print results only, no progress
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Read interaction logs into a dataset
+    Prepare(Prepare),
+    /// Train SASRec, whose item embeddings every later stage uses
+    Pretrain(Pretrain),
+    /// Train the teacher on a pretrained language model
+    Teach(Teach),
+    /// Distil the teacher into a student of a few layers
+    Distill(Distill),
+    /// Compare the student with everything simpler
+    Evaluate(Evaluate),
+    /// Write the bundle that slmrec-run and apps load
+    Export(Export),
+    /// Run all stages of a settings file, skipping what is up to date
+    Run(Run),
+    /// Fetch demo data or a pretrained model
+    Fetch(Fetch),
+    /// Print every setting with its default, as a settings file
+    #[command(after_help = "Example: slmrec-distill settings > pipeline.toml")]
+    Settings,
+    /// Print a shell completion script
+    #[command(
+        after_help = "Example: slmrec-distill completions bash > /etc/bash_completion.d/slmrec-distill"
+    )]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+/// `prepare`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    slmrec-distill prepare ratings.csv\n  \
+    slmrec-distill prepare log.tsv --user-column who --item-column what --time-column when --items items.csv\n  \
+    slmrec-distill prepare ratings.csv --min-rating 3 --k-core 5\n  \
+    slmrec-distill prepare ml-100k        # after `slmrec-distill fetch ml-100k`")]
+pub struct Prepare {
+    /// CSV, TSV, MovieLens, RecBole, JSON lines, Parquet, or one user a line; or a fetched name
+    pub source: Option<PathBuf>,
+    /// Column of the user id
+    #[arg(long, value_name = "NAME")]
+    pub user_column: Option<String>,
+    /// Column of the item id
+    #[arg(long, value_name = "NAME")]
+    pub item_column: Option<String>,
+    /// Column of the time
+    #[arg(long, value_name = "NAME")]
+    pub time_column: Option<String>,
+    /// Column of the rating
+    #[arg(long, value_name = "NAME")]
+    pub rating_column: Option<String>,
+    /// File with item titles
+    #[arg(long, value_name = "FILE")]
+    pub items: Option<PathBuf>,
+    /// Drop interactions rated lower
+    #[arg(long, value_name = "RATING")]
+    pub min_rating: Option<f64>,
+    /// Drop users and items with fewer interactions, until all have so many
+    #[arg(long, value_name = "K")]
+    pub k_core: Option<usize>,
+    /// How the file is written: auto, csv, tsv, movielens, recbole, jsonlines, parquet, sequences
+    #[arg(long)]
+    pub format: Option<String>,
+    /// Leave unreadable lines out (counted in the report) instead of stopping
+    #[arg(long)]
+    pub skip_bad_lines: bool,
+}
+
+/// `pretrain`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: slmrec-distill pretrain --epochs 20")]
+pub struct Pretrain {
+    /// Most passes over the data
+    #[arg(long)]
+    pub epochs: Option<usize>,
+    /// Peak learning rate
+    #[arg(long)]
+    pub learning_rate: Option<f64>,
+}
+
+/// `teach`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    slmrec-distill teach --base SmolLM2-135M.gguf --layers 8\n  \
+    slmrec-distill teach --base ./SmolLM2-135M --layers 8 --readout response")]
+pub struct Teach {
+    /// GGUF file, Hugging Face directory, or a fetched name such as smollm2-135m
+    #[arg(long, value_name = "PATH")]
+    pub base: Option<PathBuf>,
+    /// Number of decoder layers M
+    #[arg(long)]
+    pub layers: Option<usize>,
+    /// Which layers of the base
+    #[arg(long, value_enum)]
+    pub layer_choice: Option<LayerChoice>,
+    /// Where the user vector is read: item or response
+    #[arg(long)]
+    pub readout: Option<String>,
+    /// Longest history
+    #[arg(long)]
+    pub max_history: Option<usize>,
+    /// Most passes over the data
+    #[arg(long)]
+    pub epochs: Option<usize>,
+    /// Peak learning rate
+    #[arg(long)]
+    pub learning_rate: Option<f64>,
+}
+
+/// `distill`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: slmrec-distill distill --layers 4 --blocks 4 --lambda-ms 0.01")]
+pub struct Distill {
+    /// Number of decoder layers L
+    #[arg(long)]
+    pub layers: Option<usize>,
+    /// Number of aligned blocks b; must divide both layer counts
+    #[arg(long)]
+    pub blocks: Option<usize>,
+    /// What the student begins as
+    #[arg(long, value_enum)]
+    pub start: Option<StudentStart>,
+    /// Weight of the cosine alignment
+    #[arg(long)]
+    pub lambda_cos: Option<f64>,
+    /// Weight of the norm alignment
+    #[arg(long)]
+    pub lambda_norm: Option<f64>,
+    /// Weight of the multiple supervision
+    #[arg(long)]
+    pub lambda_ms: Option<f64>,
+    /// Weight of the logit distillation
+    #[arg(long)]
+    pub lambda_kd: Option<f64>,
+    /// Do not train the same student without the teacher for comparison
+    #[arg(long)]
+    pub no_ce_only: bool,
+    /// Most passes over the data
+    #[arg(long)]
+    pub epochs: Option<usize>,
+    /// Peak learning rate
+    #[arg(long)]
+    pub learning_rate: Option<f64>,
+}
+
+/// `evaluate`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: slmrec-distill evaluate --split validation --format json")]
+pub struct Evaluate {
+    /// test or validation
+    #[arg(long)]
+    pub split: Option<String>,
+    /// The slmrec-run that measures the bundle [default: beside this program]
+    #[arg(long, value_name = "PROGRAM")]
+    pub runner: Option<PathBuf>,
+    /// Leave the exported bundle out
+    #[arg(long)]
+    pub no_bundle: bool,
+    /// table or json
+    #[arg(long, value_enum, default_value_t)]
+    pub format: OutputFormat,
+}
+
+/// `export`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    slmrec-distill export --int8                # writes student.slmrec\n  \
+    slmrec-distill export --fp16 -o app/assets/student.slmrec")]
+pub struct Export {
+    /// 8-bit weights and matrix products (the default)
+    #[arg(long, group = "precision")]
+    pub int8: bool,
+    /// Weights stored as 16-bit floats
+    #[arg(long, group = "precision")]
+    pub fp16: bool,
+    /// 32-bit floats
+    #[arg(long, group = "precision")]
+    pub fp32: bool,
+    /// Put a graph that every engine runs (tract, too) beside the int8 one
+    #[arg(long)]
+    pub portable: bool,
+    /// Where to write [default: student.slmrec]
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// table or json
+    #[arg(long, value_enum, default_value_t)]
+    pub format: OutputFormat,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: slmrec-distill run pipeline.toml")]
+pub struct Run {
+    /// The settings file; `slmrec-distill settings` prints one to begin with
+    pub pipeline: PathBuf,
+}
+
+/// `fetch`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  slmrec-distill fetch ml-100k\n  slmrec-distill fetch smollm2-135m\n  \
+    slmrec-distill fetch --list"
+)]
+pub struct Fetch {
+    /// What to fetch
+    #[arg(required_unless_present = "list")]
+    pub name: Option<String>,
+    /// Show what can be fetched, from where and under which licence
+    #[arg(long)]
+    pub list: bool,
+    /// table or json
+    #[arg(long, value_enum, default_value_t)]
+    pub format: OutputFormat,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}

@@ -1,0 +1,205 @@
+//! Typed flags as changes of settings: dotted name and value.
+
+use std::path::Path;
+
+use clap::ValueEnum;
+use toml::Value;
+
+use super::args::{Command, Common, Distill, Evaluate, Export, Prepare, Pretrain, Teach};
+
+/// Changes in the order of typing precedence: `--set` first, named flags over it.
+#[derive(Debug, Default)]
+pub(super) struct Changes(Vec<(String, Value)>);
+
+impl Changes {
+    /// All changes of a command line.
+    ///
+    /// # Errors
+    /// A `--set` without `=`.
+    pub(super) fn of(common: &Common, command: &Command) -> anyhow::Result<Vec<(String, Value)>> {
+        let mut changes = Self::default();
+        for text in &common.set {
+            changes.0.push(parse_set(text)?);
+        }
+        changes.path("work_dir", common.work_dir.as_deref());
+        changes.integer("seed", common.seed);
+        changes.choice("device", common.device);
+        match command {
+            Command::Prepare(args) => changes.prepare(args),
+            Command::Pretrain(args) => changes.pretrain(args),
+            Command::Teach(args) => changes.teach(args),
+            Command::Distill(args) => changes.distill(args),
+            Command::Evaluate(args) => changes.evaluate(args),
+            Command::Export(args) => changes.export(args),
+            Command::Run(_)
+            | Command::Fetch(_)
+            | Command::Settings
+            | Command::Completions { .. } => {}
+        }
+        Ok(changes.0)
+    }
+
+    fn prepare(&mut self, args: &Prepare) {
+        self.path("prepare.source", args.source.as_deref());
+        self.text("prepare.read.user_column", args.user_column.as_deref());
+        self.text("prepare.read.item_column", args.item_column.as_deref());
+        self.text("prepare.read.time_column", args.time_column.as_deref());
+        self.text("prepare.read.rating_column", args.rating_column.as_deref());
+        self.path("prepare.read.items", args.items.as_deref());
+        self.float("prepare.read.min_rating", args.min_rating);
+        self.integer("prepare.read.k_core", args.k_core);
+        self.text("prepare.read.format", args.format.as_deref());
+        self.flag("prepare.read.skip_bad_lines", args.skip_bad_lines, true);
+    }
+
+    fn pretrain(&mut self, args: &Pretrain) {
+        self.integer("pretrain.train.epochs", args.epochs);
+        self.float("pretrain.train.learning_rate", args.learning_rate);
+    }
+
+    fn teach(&mut self, args: &Teach) {
+        self.path("teach.base", args.base.as_deref());
+        self.integer("teach.layers", args.layers);
+        self.choice("teach.layer_choice", args.layer_choice);
+        self.text("model.readout", args.readout.as_deref());
+        self.integer("model.max_history", args.max_history);
+        self.integer("teach.train.epochs", args.epochs);
+        self.float("teach.train.learning_rate", args.learning_rate);
+    }
+
+    fn distill(&mut self, args: &Distill) {
+        self.integer("distill.layers", args.layers);
+        self.integer("distill.objective.blocks", args.blocks);
+        self.choice("distill.start", args.start);
+        self.float("distill.objective.lambda_cos", args.lambda_cos);
+        self.float("distill.objective.lambda_norm", args.lambda_norm);
+        self.float("distill.objective.lambda_ms", args.lambda_ms);
+        self.float("distill.objective.lambda_kd", args.lambda_kd);
+        self.flag("distill.ce_only", args.no_ce_only, false);
+        self.integer("distill.train.epochs", args.epochs);
+        self.float("distill.train.learning_rate", args.learning_rate);
+    }
+
+    fn evaluate(&mut self, args: &Evaluate) {
+        self.text("evaluate.split", args.split.as_deref());
+        self.path("evaluate.runner", args.runner.as_deref());
+        self.flag("evaluate.bundle", args.no_bundle, false);
+    }
+
+    fn export(&mut self, args: &Export) {
+        let precisions = [
+            ("int8", args.int8),
+            ("fp16", args.fp16),
+            ("fp32", args.fp32),
+        ];
+        if let Some((name, _)) = precisions.iter().find(|(_, asked)| *asked) {
+            self.text("export.precision", Some(name));
+        }
+        self.flag("export.portable", args.portable, true);
+        self.path("export.output", args.output.as_deref());
+    }
+
+    fn text(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.0
+                .push((name.to_owned(), Value::String(value.to_owned())));
+        }
+    }
+
+    fn path(&mut self, name: &str, value: Option<&Path>) {
+        let value = value.map(|path| path.to_string_lossy().into_owned());
+        self.text(name, value.as_deref());
+    }
+
+    fn integer(&mut self, name: &str, value: Option<impl TryInto<i64>>) {
+        if let Some(value) = value {
+            // Out of TOML's range, the largest value keeps the settings' own range checks in charge.
+            let value = value.try_into().unwrap_or(i64::MAX);
+            self.0.push((name.to_owned(), Value::Integer(value)));
+        }
+    }
+
+    fn float(&mut self, name: &str, value: Option<f64>) {
+        if let Some(value) = value {
+            self.0.push((name.to_owned(), Value::Float(value)));
+        }
+    }
+
+    fn choice(&mut self, name: &str, value: Option<impl ValueEnum>) {
+        let value = value.and_then(|value| value.to_possible_value());
+        self.text(name, value.as_ref().map(|value| value.get_name()));
+    }
+
+    fn flag(&mut self, name: &str, given: bool, value: bool) {
+        if given {
+            self.0.push((name.to_owned(), Value::Boolean(value)));
+        }
+    }
+}
+
+/// `name=value`, the value in TOML's notation, or else a plain string.
+fn parse_set(text: &str) -> anyhow::Result<(String, Value)> {
+    let Some((name, value)) = text.split_once('=') else {
+        anyhow::bail!("--set {text}: expected NAME=VALUE, for example distill.train.epochs=3");
+    };
+    let parsed = format!("value = {value}").parse::<toml::Table>();
+    let value = match parsed.ok().and_then(|mut table| table.remove("value")) {
+        Some(value) => value,
+        None => Value::String(value.to_owned()),
+    };
+    Ok((name.trim().to_owned(), value))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::args::Cli;
+    use super::*;
+
+    fn changes(line: &str) -> Vec<(String, Value)> {
+        let cli = Cli::try_parse_from(line.split(' ')).expect("parses");
+        Changes::of(&cli.common, &cli.command).expect("changes")
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        let change = |name: &str, value: Value| (name.to_owned(), value);
+        assert_eq!(
+            changes("slmrec-distill distill --layers 4 --blocks 4 --no-ce-only"),
+            [
+                change("distill.layers", 4.into()),
+                change("distill.objective.blocks", 4.into()),
+                change("distill.ce_only", false.into()),
+            ]
+        );
+        assert_eq!(
+            changes("slmrec-distill export --int8 --set a.b=0.5 --set c=word"),
+            [
+                change("a.b", 0.5.into()),
+                change("c", "word".into()),
+                change("export.precision", "int8".into()),
+            ]
+        );
+    }
+
+    #[test]
+    fn every_flag_names_a_setting_that_exists() {
+        for line in [
+            "x prepare f --user-column u --item-column i --time-column t --rating-column r --items f \
+             --min-rating 3 --k-core 5 --format csv --skip-bad-lines",
+            "x pretrain --epochs 1 --learning-rate 0.1 --seed 1 --device cpu --work-dir w",
+            "x teach --base b --layers 8 --layer-choice interval --readout item --max-history 9 \
+             --epochs 1 --learning-rate 0.1",
+            "x distill --layers 4 --blocks 4 --start teacher --lambda-cos 1 --lambda-norm 1 \
+             --lambda-ms 1 --lambda-kd 1 --no-ce-only --epochs 1 --learning-rate 0.1",
+            "x evaluate --split validation --runner r --no-bundle",
+            "x export --fp16 --portable -o o",
+        ] {
+            let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+            let changes = changes(&line);
+            assert!(!changes.is_empty());
+            crate::pipeline::PipelineSettings::load(None, &changes).expect(&line);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What goes to stdout: tables for people, JSON for programs.
+
+use std::io::Write;
+
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{CellAlignment, Table};
+use serde_json::Value;
+
+use super::args::OutputFormat;
+use crate::evaluate::Comparison;
+use crate::pipeline::{Outcome, StageRecord};
+
+/// Writes to stdout; a reader that went away is no error.
+pub(super) fn out(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| {
+        if text.ends_with('\n') {
+            Ok(())
+        } else {
+            stdout.write_all(b"\n")
+        }
+    });
+    match written {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+pub(super) fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    out(&serde_json::to_string_pretty(value)?)
+}
+
+/// The report of what was read and dropped.
+pub(super) fn prepared(outcome: &Outcome) -> anyhow::Result<()> {
+    let report: crate::data::PrepareReport =
+        serde_json::from_value(outcome.record.figures.clone())?;
+    out(&report.to_string())
+}
+
+/// Epochs of a training run.
+pub(super) fn trained(what: &str, outcome: &Outcome) -> anyhow::Result<()> {
+    let report: crate::train::FitReport = serde_json::from_value(outcome.record.figures.clone())?;
+    out(&format!(
+        "{what}: validation NDCG@10 {:.4} after epoch {} of {}",
+        report.best_metric,
+        report.best_epoch,
+        report.epochs.len(),
+    ))
+}
+
+pub(super) fn comparison(comparison: &Comparison, format: OutputFormat) -> anyhow::Result<()> {
+    match format {
+        OutputFormat::Json => json(comparison),
+        OutputFormat::Table => out(&comparison.to_string()),
+    }
+}
+
+/// Where the bundle is and what is in it.
+pub(super) fn exported(outcome: &Outcome, format: OutputFormat) -> anyhow::Result<()> {
+    let figures = &outcome.record.figures;
+    if format == OutputFormat::Json {
+        return json(figures);
+    }
+    let mut table = table(&["member", "MB"]);
+    let megabytes = |value: &Value| format!("{:.2}", value.as_f64().unwrap_or(0.0) / 1e6);
+    if let Some(members) = figures["members"].as_object() {
+        for (name, bytes) in members {
+            table.add_row([name.clone(), megabytes(bytes)]);
+        }
+    }
+    table.add_row([
+        "the file (compressed)".to_owned(),
+        megabytes(&figures["bytes"]),
+    ]);
+    right_align(&mut table, 1);
+    out(&format!(
+        "{}\n{table}",
+        figures["path"].as_str().unwrap_or_default()
+    ))
+}
+
+/// Time and memory of each stage.
+pub(super) fn costs(records: &[StageRecord]) -> anyhow::Result<()> {
+    let mut table = table(&["stage", "seconds", "peak memory, MB"]);
+    for record in records {
+        let memory = record.peak_memory.map_or_else(
+            || "not known here".to_owned(),
+            |b| (b / 1_000_000).to_string(),
+        );
+        table.add_row([
+            record.stage.clone(),
+            format!("{:.1}", record.seconds),
+            memory,
+        ]);
+    }
+    let total: f64 = records.iter().map(|record| record.seconds).sum();
+    let most = records.iter().filter_map(|record| record.peak_memory).max();
+    table.add_row([
+        "total, most".to_owned(),
+        format!("{total:.1}"),
+        most.map_or_else(String::new, |b| (b / 1_000_000).to_string()),
+    ]);
+    right_align(&mut table, 1);
+    out(&table.to_string())
+}
+
+pub(super) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(UTF8_FULL_CONDENSED)
+        .set_header(header.to_vec());
+    table
+}
+
+fn right_align(table: &mut Table, from: usize) {
+    for column in table.column_iter_mut().skip(from) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+}

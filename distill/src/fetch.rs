@@ -1,1 +1,0 @@
-//! Fetching demo data and weights.

@@ -1,0 +1,184 @@
+//! SASRec on disk: `model.safetensors` with the parameters' names, and `config.json`, written last,
+//! with the settings and the hash of the weights.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use candle_core::safetensors::Load as _;
+use candle_core::{DType, Device};
+use safetensors::tensor::SafeTensors;
+use serde::{Deserialize, Serialize};
+use slmrec_core::{atomic, hash};
+
+use super::{SasRec, SasRecSettings, shapes};
+use crate::model::Parameters;
+
+/// Name of the description.
+pub const CONFIG_FILE: &str = "config.json";
+/// Name of the weights.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// Version of the directory's layout.
+const FORMAT_VERSION: u32 = 1;
+
+/// Why a SASRec could not be made, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum SasRecError {
+    /// A setting outside its range.
+    #[error("setting {name}: expected {expected}, found {found}")]
+    Setting {
+        /// Field of the settings.
+        name: &'static str,
+        /// What would have been right.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+    /// A file that cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file with the wrong content.
+    #[error("{path}: expected {expected}, found {found}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What would have been right.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// `config.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SasRecConfig {
+    /// Layout version, 1.
+    pub format_version: u32,
+    /// Shape of the model.
+    pub settings: SasRecSettings,
+    /// Number of items N.
+    pub items: usize,
+    /// SHA-256 of `model.safetensors`.
+    pub weights_sha256: String,
+    /// SHA-256 of the dataset's `vocabulary.json`, so that rows cannot be mixed up.
+    pub vocabulary_sha256: String,
+    /// Settings, seed, input hashes and figures of the run that made it.
+    pub provenance: serde_json::Value,
+}
+
+impl SasRec {
+    /// Writes the directory: weights first, `config.json` last, each atomically.
+    ///
+    /// # Errors
+    /// [`SasRecError::Io`].
+    pub fn save(
+        &self,
+        dir: &Path,
+        vocabulary_sha256: &str,
+        provenance: serde_json::Value,
+    ) -> Result<SasRecConfig, SasRecError> {
+        fs::create_dir_all(dir).map_err(|e| io_error(dir, e))?;
+        let config_path = dir.join(CONFIG_FILE);
+        // An old description must never stand beside new weights.
+        match fs::remove_file(&config_path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error(&config_path, e)),
+            _ => {}
+        }
+        let weights_path = dir.join(WEIGHTS_FILE);
+        let tensors = self.parameters.iter().map(|(n, v)| (n, v.as_tensor()));
+        let weights = safetensors::serialize(tensors, None)
+            .map_err(|e| io_error(&weights_path, io::Error::other(e)))?;
+        atomic::write(&weights_path, &weights).map_err(|e| io_error(&weights_path, e))?;
+        let config = SasRecConfig {
+            format_version: FORMAT_VERSION,
+            settings: self.settings.clone(),
+            items: self.num_items,
+            weights_sha256: hash::sha256_hex(&weights),
+            vocabulary_sha256: vocabulary_sha256.to_owned(),
+            provenance,
+        };
+        let json =
+            serde_json::to_vec_pretty(&config).map_err(|e| io_error(&config_path, e.into()))?;
+        atomic::write(&config_path, &json).map_err(|e| io_error(&config_path, e))?;
+        Ok(config)
+    }
+
+    /// Reads a directory and checks it: version, settings, hash, names, shapes.
+    ///
+    /// # Errors
+    /// [`SasRecError`] for whatever is not as [`SasRec::save`] left it.
+    pub fn load(dir: &Path, device: &Device) -> Result<(Self, SasRecConfig), SasRecError> {
+        let config_path = dir.join(CONFIG_FILE);
+        let json = fs::read(&config_path).map_err(|e| io_error(&config_path, e))?;
+        let config: SasRecConfig = serde_json::from_slice(&json)
+            .map_err(|e| content(&config_path, "a SASRec description", e.to_string()))?;
+        if config.format_version != FORMAT_VERSION {
+            let expected = format!("format version {FORMAT_VERSION}");
+            let found = config.format_version.to_string();
+            return Err(content(&config_path, &expected, found));
+        }
+        config.settings.check()?;
+        let weights_path = dir.join(WEIGHTS_FILE);
+        let weights = fs::read(&weights_path).map_err(|e| io_error(&weights_path, e))?;
+        let found = hash::sha256_hex(&weights);
+        if found != config.weights_sha256 {
+            let expected = format!("SHA-256 {}", config.weights_sha256);
+            return Err(content(&weights_path, &expected, found));
+        }
+        let parameters = read_parameters(&weights_path, &weights, &config, device)?;
+        let model = Self::from_parameters(config.settings.clone(), config.items, parameters)?;
+        Ok((model, config))
+    }
+}
+
+fn read_parameters(
+    path: &Path,
+    bytes: &[u8],
+    config: &SasRecConfig,
+    device: &Device,
+) -> Result<Parameters, SasRecError> {
+    let stored = SafeTensors::deserialize(bytes)
+        .map_err(|e| content(path, "a safetensors file", e.to_string()))?;
+    let expected = shapes(&config.settings, config.items);
+    if stored.len() != expected.len() {
+        let expected = format!("{} tensors", expected.len());
+        return Err(content(path, &expected, stored.len().to_string()));
+    }
+    let mut parameters = Parameters::default();
+    for (name, shape) in expected {
+        let view = stored
+            .tensor(&name)
+            .map_err(|e| content(path, &format!("a tensor {name}"), e.to_string()))?;
+        if view.shape() != shape || view.dtype() != DType::F32.into() {
+            let expected = format!("{name} as F32 {shape:?}");
+            let found = format!("{:?} {:?}", view.dtype(), view.shape());
+            return Err(content(path, &expected, found));
+        }
+        parameters.insert(name, &view.load(device)?)?;
+    }
+    Ok(parameters)
+}
+
+fn io_error(path: &Path, source: io::Error) -> SasRecError {
+    SasRecError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn content(path: &Path, expected: &str, found: String) -> SasRecError {
+    SasRecError::Content {
+        path: path.to_owned(),
+        expected: expected.to_owned(),
+        found,
+    }
+}

@@ -1,0 +1,317 @@
+//! SASRec (Kang & McAuley, ICDM 2018): causal self-attention over item embeddings, in the form that
+//! later comparisons found strong: pre-norm blocks, a final norm, one table for input and output.
+//!
+//! Positions count from the start: the oldest item of the history is at position 0, as everywhere
+//! in this product, so the single run, the batch and the padded batch are the same.
+
+mod files;
+mod layers;
+#[cfg(test)]
+mod tests;
+
+use candle_core::{DType, Device, Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+pub use files::{CONFIG_FILE, SasRecConfig, SasRecError, WEIGHTS_FILE};
+
+use super::parameters::normal;
+use super::{HistoryBatch, Mode, ModelOutput, Parameters, SequentialModel};
+use layers::{Attention, LayerNorm, Mlp, drop};
+
+/// Shape and regularisation of a SASRec.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SasRecSettings {
+    /// Size D of item embeddings and hidden states.
+    pub hidden_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Heads of the attention; divides `hidden_size`.
+    pub num_attention_heads: usize,
+    /// Width of the MLP.
+    pub intermediate_size: usize,
+    /// Longest history.
+    pub max_history: usize,
+    /// Probability of dropout, on embeddings, attention weights and both branches.
+    pub dropout: f64,
+}
+
+impl Default for SasRecSettings {
+    fn default() -> Self {
+        Self {
+            hidden_size: 128,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            intermediate_size: 128,
+            max_history: 50,
+            dropout: 0.3,
+        }
+    }
+}
+
+impl SasRecSettings {
+    /// Checks every field's range.
+    ///
+    /// # Errors
+    /// [`SasRecError::Setting`] for the first field outside its range.
+    pub fn check(&self) -> std::result::Result<(), SasRecError> {
+        let setting = |name, right: bool, expected: String, found: String| {
+            if right {
+                return Ok(());
+            }
+            Err(SasRecError::Setting {
+                name,
+                expected,
+                found,
+            })
+        };
+        for (name, value) in [
+            ("hidden_size", self.hidden_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("intermediate_size", self.intermediate_size),
+            ("max_history", self.max_history),
+        ] {
+            let right = (1..=MAX_SIZE).contains(&value);
+            setting(name, right, format!("1..={MAX_SIZE}"), value.to_string())?;
+        }
+        setting(
+            "num_attention_heads",
+            self.hidden_size.is_multiple_of(self.num_attention_heads),
+            format!("a divisor of hidden_size {}", self.hidden_size),
+            self.num_attention_heads.to_string(),
+        )?;
+        setting(
+            "dropout",
+            (0.0..1.0).contains(&self.dropout),
+            "at least 0 and below 1".to_owned(),
+            self.dropout.to_string(),
+        )
+    }
+}
+
+/// Largest value of any size in the settings: a guard against absurd files.
+const MAX_SIZE: usize = 1 << 16;
+/// Standard deviation of new weights.
+const INIT_STD: f64 = 0.02;
+
+struct Block {
+    attention_norm: LayerNorm,
+    attention: Attention,
+    mlp_norm: LayerNorm,
+    mlp: Mlp,
+}
+
+/// The model.
+pub struct SasRec {
+    settings: SasRecSettings,
+    num_items: usize,
+    parameters: Parameters,
+    item_embeddings: Tensor,
+    position_embeddings: Tensor,
+    blocks: Vec<Block>,
+    final_norm: LayerNorm,
+}
+
+impl SasRec {
+    /// A model over `num_items` items with weights drawn from `seed`.
+    ///
+    /// # Errors
+    /// [`SasRecError::Setting`]; what candle reports.
+    pub fn new(
+        settings: SasRecSettings,
+        num_items: usize,
+        seed: u64,
+        device: &Device,
+    ) -> std::result::Result<Self, SasRecError> {
+        settings.check()?;
+        let mut parameters = Parameters::default();
+        for (at, (name, shape)) in shapes(&settings, num_items).into_iter().enumerate() {
+            let value = initial(&name, &shape, seed.wrapping_add(at as u64), device)?;
+            parameters.insert(name, &value)?;
+        }
+        Ok(Self::from_parameters(settings, num_items, parameters)?)
+    }
+
+    /// Wires up parameters that are all there, in their shapes.
+    fn from_parameters(
+        settings: SasRecSettings,
+        num_items: usize,
+        parameters: Parameters,
+    ) -> Result<Self> {
+        let get = |name: String| match parameters.get(&name) {
+            Some(var) => Ok(var.as_tensor().clone()),
+            None => candle_core::bail!("the parameter {name} is missing"),
+        };
+        let norm = |name: String| {
+            Ok::<_, candle_core::Error>(LayerNorm {
+                weight: get(format!("{name}.weight"))?,
+                bias: get(format!("{name}.bias"))?,
+            })
+        };
+        let mut blocks = Vec::with_capacity(settings.num_hidden_layers);
+        for layer in 0..settings.num_hidden_layers {
+            let attention =
+                |part: &str| get(format!("layers.{layer}.attention.{part}_proj.weight"));
+            let mlp = |part: &str| get(format!("layers.{layer}.mlp.{part}"));
+            blocks.push(Block {
+                attention_norm: norm(format!("layers.{layer}.attention_norm"))?,
+                attention: Attention {
+                    query: attention("q")?,
+                    key: attention("k")?,
+                    value: attention("v")?,
+                    output: attention("o")?,
+                    heads: settings.num_attention_heads,
+                },
+                mlp_norm: norm(format!("layers.{layer}.mlp_norm"))?,
+                mlp: Mlp {
+                    up: (mlp("up_proj.weight")?, mlp("up_proj.bias")?),
+                    down: (mlp("down_proj.weight")?, mlp("down_proj.bias")?),
+                },
+            });
+        }
+        Ok(Self {
+            item_embeddings: get(ITEM_EMBEDDINGS.to_owned())?,
+            position_embeddings: get(POSITION_EMBEDDINGS.to_owned())?,
+            final_norm: norm("final_norm".to_owned())?,
+            blocks,
+            settings,
+            num_items,
+            parameters,
+        })
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub fn settings(&self) -> &SasRecSettings {
+        &self.settings
+    }
+
+    /// Number of items N.
+    #[must_use]
+    pub fn num_items(&self) -> usize {
+        self.num_items
+    }
+
+    fn embed(&self, batch: &HistoryBatch) -> Result<Tensor> {
+        let (histories, length) = batch.items.dims2()?;
+        if length > self.settings.max_history {
+            candle_core::bail!(
+                "histories of {length} items, the model takes {}",
+                self.settings.max_history
+            );
+        }
+        let width = self.settings.hidden_size;
+        let rows = batch.items.flatten_all()?;
+        let items = self.item_embeddings.index_select(&rows, 0)?;
+        // The output reads the same table, where entries of size 1 would be far too long.
+        let items = (items * (width as f64).sqrt())?.reshape((histories, length, width))?;
+        items.broadcast_add(&self.position_embeddings.narrow(0, 0, length)?)
+    }
+}
+
+impl Block {
+    /// `[B, S, D]` to `[B, S, D]`.
+    fn forward(&self, x: &Tensor, dropout: f64, mode: &mut Mode<'_>) -> Result<Tensor> {
+        let normed = self.attention_norm.forward(x)?;
+        let attended = self.attention.forward(&normed, dropout, mode)?;
+        let x = (x + drop(&attended, dropout, mode)?)?;
+        let normed = self.mlp_norm.forward(&x)?;
+        let changed = self.mlp.forward(&normed, dropout, mode)?;
+        x + drop(&changed, dropout, mode)?
+    }
+}
+
+impl SequentialModel for SasRec {
+    fn forward(
+        &self,
+        batch: &HistoryBatch,
+        mut mode: Mode<'_>,
+        state_layers: &[usize],
+    ) -> Result<ModelOutput> {
+        let count = self.blocks.len();
+        if let Some(layer) = state_layers.iter().find(|l| !(1..=count).contains(l)) {
+            candle_core::bail!("a state after layer {layer}, the model has layers 1..={count}");
+        }
+        let dropout = self.settings.dropout;
+        let mut x = drop(&self.embed(batch)?, dropout, &mut mode)?;
+        let mut after = Vec::with_capacity(count);
+        for block in &self.blocks {
+            x = block.forward(&x, dropout, &mut mode)?;
+            after.push(x.clone());
+        }
+        let user_vectors = self.final_norm.forward(&x)?;
+        after[count - 1] = user_vectors.clone();
+        let states = state_layers.iter().map(|l| after[l - 1].clone()).collect();
+        Ok(ModelOutput {
+            user_vectors,
+            states,
+        })
+    }
+
+    fn item_embeddings(&self) -> Tensor {
+        self.item_embeddings.clone()
+    }
+
+    fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    fn num_layers(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn max_history(&self) -> usize {
+        self.settings.max_history
+    }
+}
+
+const ITEM_EMBEDDINGS: &str = "item_embeddings.weight";
+const POSITION_EMBEDDINGS: &str = "position_embeddings.weight";
+
+/// Name and shape of every parameter.
+fn shapes(settings: &SasRecSettings, num_items: usize) -> Vec<(String, Vec<usize>)> {
+    let (d, inner) = (settings.hidden_size, settings.intermediate_size);
+    let mut shapes = vec![
+        (ITEM_EMBEDDINGS.to_owned(), vec![num_items + 1, d]),
+        (
+            POSITION_EMBEDDINGS.to_owned(),
+            vec![settings.max_history, d],
+        ),
+        ("final_norm.weight".to_owned(), vec![d]),
+        ("final_norm.bias".to_owned(), vec![d]),
+    ];
+    for layer in 0..settings.num_hidden_layers {
+        let parts: [(&str, Vec<usize>); 12] = [
+            ("attention_norm.weight", vec![d]),
+            ("attention_norm.bias", vec![d]),
+            ("attention.q_proj.weight", vec![d, d]),
+            ("attention.k_proj.weight", vec![d, d]),
+            ("attention.v_proj.weight", vec![d, d]),
+            ("attention.o_proj.weight", vec![d, d]),
+            ("mlp_norm.weight", vec![d]),
+            ("mlp_norm.bias", vec![d]),
+            ("mlp.up_proj.weight", vec![inner, d]),
+            ("mlp.up_proj.bias", vec![inner]),
+            ("mlp.down_proj.weight", vec![d, inner]),
+            ("mlp.down_proj.bias", vec![d]),
+        ];
+        shapes.extend(parts.map(|(part, shape)| (format!("layers.{layer}.{part}"), shape)));
+    }
+    shapes
+}
+
+fn initial(name: &str, shape: &[usize], seed: u64, device: &Device) -> Result<Tensor> {
+    if name.ends_with("norm.weight") {
+        return Tensor::ones(shape, DType::F32, device);
+    }
+    if name.ends_with(".bias") {
+        return Tensor::zeros(shape, DType::F32, device);
+    }
+    let value = normal(shape, INIT_STD, seed, DType::F32, device)?;
+    if name != ITEM_EMBEDDINGS {
+        return Ok(value);
+    }
+    // Row 0 is padding: zero from the start, and no gradient ever reaches it.
+    value.narrow(0, 1, shape[0] - 1)?.pad_with_zeros(0, 1, 0)
+}

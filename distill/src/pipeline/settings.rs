@@ -1,0 +1,396 @@
+//! `pipeline.toml`: one table for all stages. Every field has a default, unknown ones are refused.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use slmrec_core::manifest::Precision;
+
+use super::PipelineError;
+use super::work_dir::DEFAULT_WORK_DIR;
+use crate::data::PrepareSettings;
+use crate::model::sasrec::SasRecSettings;
+use crate::model::{LayerSelection, LlmSettings, PromptText};
+use crate::train::{DistillSettings, TrainSettings};
+use slmrec_core::manifest::Readout;
+
+/// All settings of all stages.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PipelineSettings {
+    /// Where stages read and write.
+    pub work_dir: PathBuf,
+    /// Seed of everything random: initial weights, order of examples, dropout.
+    pub seed: u64,
+    /// Where tensors live.
+    pub device: DeviceChoice,
+    /// Files to a dataset.
+    pub prepare: PrepareStage,
+    /// SASRec.
+    pub pretrain: PretrainStage,
+    /// Shape of teacher and student around the pretrained layers.
+    pub model: LlmSettings,
+    /// The constant text around the items. When absent: none for the `item` readout, the paper's
+    /// for `response`.
+    pub prompt: Option<PromptText>,
+    /// The teacher.
+    pub teach: TeachStage,
+    /// The student.
+    pub distill: DistillStage,
+    /// The comparison.
+    pub evaluate: EvaluateStage,
+    /// The bundle.
+    pub export: ExportStage,
+}
+
+impl Default for PipelineSettings {
+    fn default() -> Self {
+        Self {
+            work_dir: PathBuf::from(DEFAULT_WORK_DIR),
+            seed: 42,
+            device: DeviceChoice::Cpu,
+            prepare: PrepareStage::default(),
+            pretrain: PretrainStage::default(),
+            model: LlmSettings::default(),
+            prompt: None,
+            teach: TeachStage::default(),
+            distill: DistillStage::default(),
+            evaluate: EvaluateStage::default(),
+            export: ExportStage::default(),
+        }
+    }
+}
+
+/// Where tensors live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceChoice {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The first NVIDIA GPU; needs a build with `--features cuda`.
+    Cuda,
+    /// The Apple GPU; needs a build with `--features metal`.
+    Metal,
+}
+
+impl DeviceChoice {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// A device that this build or this machine does not have; nothing else is used instead.
+    pub fn open(self) -> Result<candle_core::Device, PipelineError> {
+        let missing = |name: &str, e: candle_core::Error| {
+            PipelineError::Settings(format!(
+                "--device {name} was asked for and cannot be used: {e}\n\
+                 hint: build with `--features {name}` on a machine that has one, or use --device cpu"
+            ))
+        };
+        match self {
+            Self::Cpu => Ok(candle_core::Device::Cpu),
+            Self::Cuda => candle_core::Device::new_cuda(0).map_err(|e| missing("cuda", e)),
+            Self::Metal => candle_core::Device::new_metal(0).map_err(|e| missing("metal", e)),
+        }
+    }
+}
+
+/// `[prepare]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PrepareStage {
+    /// The interactions: a file, or the name of a fetched set such as `ml-100k`.
+    pub source: Option<PathBuf>,
+    /// How to read it.
+    pub read: PrepareSettings,
+}
+
+/// `[pretrain]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PretrainStage {
+    /// Shape of SASRec; its embedding size is the items' D everywhere.
+    pub model: SasRecSettings,
+    /// The loop.
+    pub train: TrainSettings,
+}
+
+impl Default for PretrainStage {
+    fn default() -> Self {
+        Self {
+            model: SasRecSettings::default(),
+            train: TrainSettings::default(),
+        }
+    }
+}
+
+/// Which layers of the pretrained model are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LayerChoice {
+    /// The first ones ("trune").
+    #[default]
+    First,
+    /// Every k-th, the last included ("interval").
+    Interval,
+}
+
+impl LayerChoice {
+    /// `count` layers of a model.
+    #[must_use]
+    pub fn select(self, count: usize) -> LayerSelection {
+        match self {
+            Self::First => LayerSelection::First(count),
+            Self::Interval => LayerSelection::Spread(count),
+        }
+    }
+}
+
+/// `[teach]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TeachStage {
+    /// The pretrained model: a GGUF file, a Hugging Face directory, or a fetched name such as
+    /// `smollm2-135m`.
+    pub base: Option<PathBuf>,
+    /// Number of layers M.
+    pub layers: usize,
+    /// Which layers.
+    pub layer_choice: LayerChoice,
+    /// The loop.
+    pub train: TrainSettings,
+}
+
+impl Default for TeachStage {
+    fn default() -> Self {
+        Self {
+            base: None,
+            layers: 8,
+            layer_choice: LayerChoice::First,
+            train: language_model_training(),
+        }
+    }
+}
+
+/// What the student's body begins as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum StudentStart {
+    /// Layers of the pretrained model.
+    #[default]
+    Base,
+    /// Layers of the trained teacher: the first ones or every k-th, as `layer_choice` says.
+    Teacher,
+}
+
+/// `[distill]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DistillStage {
+    /// Number of layers L.
+    pub layers: usize,
+    /// Which layers the student begins with.
+    pub layer_choice: LayerChoice,
+    /// Of which model.
+    pub start: StudentStart,
+    /// The terms and their weights.
+    pub objective: DistillSettings,
+    /// Whether the same student is also trained without the teacher, for the comparison.
+    pub ce_only: bool,
+    /// The loop, for both.
+    pub train: TrainSettings,
+}
+
+impl Default for DistillStage {
+    fn default() -> Self {
+        Self {
+            layers: 4,
+            layer_choice: LayerChoice::First,
+            start: StudentStart::Base,
+            objective: DistillSettings::default(),
+            ce_only: true,
+            train: language_model_training(),
+        }
+    }
+}
+
+/// Few epochs at a small batch: the pretrained layers start far ahead of a random body.
+fn language_model_training() -> TrainSettings {
+    TrainSettings {
+        epochs: 4,
+        batch_size: 16,
+        learning_rate: 1e-3,
+        patience: 2,
+        save_every_steps: 100,
+        ..TrainSettings::default()
+    }
+}
+
+/// `[evaluate]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluateStage {
+    /// Which targets.
+    pub split: slmrec_core::Split,
+    /// Whether the exported bundle is measured too, through `slmrec-run`.
+    pub bundle: bool,
+    /// The `slmrec-run` to use; beside this program when absent.
+    pub runner: Option<PathBuf>,
+}
+
+impl Default for EvaluateStage {
+    fn default() -> Self {
+        Self {
+            split: slmrec_core::Split::Test,
+            bundle: true,
+            runner: None,
+        }
+    }
+}
+
+/// `[export]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExportStage {
+    /// Precision of the weights.
+    pub precision: Precision,
+    /// Whether an int8 bundle also carries a graph that every engine runs.
+    pub portable: bool,
+    /// The bundle file.
+    pub output: PathBuf,
+}
+
+impl Default for ExportStage {
+    fn default() -> Self {
+        Self {
+            precision: Precision::Int8,
+            portable: false,
+            output: PathBuf::from("student.slmrec"),
+        }
+    }
+}
+
+impl PipelineSettings {
+    /// The prompt, with the default of the readout.
+    #[must_use]
+    pub fn prompt_text(&self) -> PromptText {
+        match (&self.prompt, self.model.readout) {
+            (Some(prompt), _) => prompt.clone(),
+            (None, Readout::Item) => PromptText::default(),
+            (None, Readout::Response) => PromptText::paper(),
+        }
+    }
+
+    /// Reads a settings file (or starts from nothing), then applies `changes`, each a dotted path
+    /// and a value: what was typed on the command line wins.
+    ///
+    /// # Errors
+    /// A file that cannot be read, an unknown field, or a value of the wrong kind.
+    pub fn load(
+        file: Option<&Path>,
+        changes: &[(String, toml::Value)],
+    ) -> Result<Self, PipelineError> {
+        // Over the defaults of the whole, since sections differ in the defaults of equal parts.
+        let mut table = toml::Table::try_from(Self::default())
+            .map_err(|e| PipelineError::Settings(format!("default settings: {e}")))?;
+        if let Some(path) = file {
+            merge(&mut table, read_table(path)?);
+        }
+        for (path, value) in changes {
+            set(&mut table, path, value.clone())?;
+        }
+        let origin = file.map_or_else(|| PathBuf::from("settings"), Path::to_path_buf);
+        toml::Value::Table(table)
+            .try_into()
+            .map_err(|e| PipelineError::Content {
+                path: origin,
+                expected: "the settings of a pipeline".into(),
+                found: e.to_string().trim().to_owned(),
+                hint: "`slmrec-distill settings` prints every setting with its default".into(),
+            })
+    }
+}
+
+fn read_table(path: &Path) -> Result<toml::Table, PipelineError> {
+    let text = std::fs::read_to_string(path).map_err(|source| PipelineError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    text.parse()
+        .map_err(|e: toml::de::Error| PipelineError::Content {
+            path: path.to_owned(),
+            expected: "TOML".into(),
+            found: e.to_string().trim().to_owned(),
+            hint: "`slmrec-distill settings > pipeline.toml` writes a file to begin with".into(),
+        })
+}
+
+/// Lays `over` on `table`: tables are merged, everything else is replaced.
+fn merge(table: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (table.get_mut(&key), value) {
+            (Some(toml::Value::Table(below)), toml::Value::Table(value)) => merge(below, value),
+            (_, value) => {
+                table.insert(key, value);
+            }
+        }
+    }
+}
+
+fn set(table: &mut toml::Table, path: &str, value: toml::Value) -> Result<(), PipelineError> {
+    match path.split_once('.') {
+        None => {
+            table.insert(path.to_owned(), value);
+            Ok(())
+        }
+        Some((first, rest)) => {
+            let inner = table
+                .entry(first)
+                .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            match inner {
+                toml::Value::Table(inner) => set(inner, rest, value),
+                other => Err(PipelineError::Settings(format!(
+                    "{path}: expected a table at {first:?}, found {other}"
+                ))),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_wins_and_unknown_fields_are_refused() {
+        let change = |path: &str, value: toml::Value| (path.to_owned(), value);
+        let settings = PipelineSettings::load(
+            None,
+            &[
+                change("distill.layers", 2.into()),
+                change("teach.train.epochs", 1.into()),
+            ],
+        )
+        .expect("loads");
+        assert_eq!(settings.distill.layers, 2);
+        assert_eq!(settings.teach.train.epochs, 1);
+        assert_eq!(
+            settings.teach.train.batch_size, 16,
+            "other defaults of the section stay"
+        );
+        let error = PipelineSettings::load(None, &[change("distill.layer", 2.into())])
+            .expect_err("unknown")
+            .to_string();
+        assert!(
+            error.contains("layer") && error.contains("hint:"),
+            "{error}"
+        );
+        assert!(PipelineSettings::load(None, &[change("seed.x", 2.into())]).is_err());
+    }
+
+    #[test]
+    fn defaults_survive_a_round_trip_through_toml() {
+        let text = toml::to_string(&PipelineSettings::default()).expect("writes");
+        let table: toml::Table = text.parse().expect("parses");
+        let back: PipelineSettings = toml::Value::Table(table).try_into().expect("reads");
+        assert_eq!(back, PipelineSettings::default());
+    }
+}

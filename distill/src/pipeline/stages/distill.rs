@@ -1,0 +1,147 @@
+//! `distill`: the student, with the teacher's help and without it.
+
+use std::path::PathBuf;
+
+use super::super::settings::StudentStart;
+use super::super::stage::{Stage, StageRecord};
+use super::super::{Outcome, PipelineError, WorkDir};
+use super::teach::{ModelRun, base_path, from_base, model_inputs, say_size};
+use super::{Context, input_hash, to_json};
+use crate::model::LlmRecommender;
+use crate::train::{CrossEntropy, Distillation, LiveTeacher};
+
+/// Distils the teacher into the student.
+///
+/// # Errors
+/// Missing earlier stages, layers that do not divide into blocks, or training that fails.
+pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
+    let section = &context.settings.distill;
+    let teacher_dir = WorkDir::finished(context.work.teacher(), "teach")?;
+    let teacher_hash = input_hash(&teacher_dir)?;
+    let mut stage = student_stage(context, "distill", context.work.student())?;
+    stage.settings["objective"] = to_json(&section.objective)?;
+    stage
+        .inputs
+        .insert("teacher".to_owned(), teacher_hash.clone());
+    stage.run(context.force, context.reporter, |dir| {
+        let (dataset, _) = context.dataset()?;
+        let teacher = LlmRecommender::load(&teacher_dir, &context.device)?;
+        let student = student(context)?;
+        say_size(context, "student", &student);
+        let states = LiveTeacher::new(&teacher, teacher_hash)?;
+        let objective = Distillation::new(
+            section.objective.clone(),
+            &student,
+            Some(&states),
+            context.settings.seed,
+        )?;
+        let run = ModelRun {
+            role: "student",
+            stage: &stage,
+            train: &section.train,
+            dir,
+            dataset: &dataset,
+        };
+        run.fit_and_write(context, &student, &objective)
+    })
+}
+
+/// The same student, the same steps, cross-entropy only; `None` when the settings do not ask for it.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_ce_only(context: &Context<'_>) -> Result<Option<Outcome>, PipelineError> {
+    let section = &context.settings.distill;
+    if !section.ce_only {
+        return Ok(None);
+    }
+    let mut stage = student_stage(context, "ce-only", context.work.ce_only())?;
+    if section.start == StudentStart::Teacher {
+        let teacher = WorkDir::finished(context.work.teacher(), "teach")?;
+        stage
+            .inputs
+            .insert("teacher".to_owned(), input_hash(&teacher)?);
+    }
+    let outcome = stage.run(context.force, context.reporter, |dir| {
+        let (dataset, _) = context.dataset()?;
+        let student = student(context)?;
+        say_size(context, "ce-only", &student);
+        let run = ModelRun {
+            role: "student without teacher",
+            stage: &stage,
+            train: &section.train,
+            dir,
+            dataset: &dataset,
+        };
+        run.fit_and_write(context, &student, &CrossEntropy::default())
+    })?;
+    Ok(Some(outcome))
+}
+
+fn student_stage(
+    context: &Context<'_>,
+    name: &'static str,
+    dir: PathBuf,
+) -> Result<Stage, PipelineError> {
+    let section = &context.settings.distill;
+    Ok(Stage {
+        name,
+        dir,
+        settings: serde_json::json!({
+            "layers": section.layers,
+            "layer_choice": to_json(&section.layer_choice)?,
+            "start": to_json(&section.start)?,
+            "train": to_json(&section.train)?,
+            "model": to_json(&context.settings.model)?,
+            "prompt": to_json(&context.settings.prompt_text())?,
+            "seed": context.settings.seed,
+        }),
+        inputs: model_inputs(context, &base_path(context)?)?,
+    })
+}
+
+fn student(context: &Context<'_>) -> Result<LlmRecommender, PipelineError> {
+    let section = &context.settings.distill;
+    match section.start {
+        StudentStart::Base => from_base(
+            context,
+            &base_path(context)?,
+            section.layers,
+            section.layer_choice,
+        ),
+        StudentStart::Teacher => {
+            let dir = WorkDir::finished(context.work.teacher(), "teach")?;
+            Ok(LlmRecommender::start_from(
+                &dir,
+                &section.layer_choice.select(section.layers),
+                &context.settings.model,
+                context.settings.seed,
+                &context.device,
+            )?)
+        }
+    }
+}
+
+/// Settings of the teacher that a later command has to share, from its record: the model's shape,
+/// the prompt and the base.
+///
+/// # Errors
+/// A record that cannot be read.
+pub fn shared_with_teacher(
+    work: &WorkDir,
+) -> Result<Vec<(&'static str, serde_json::Value)>, PipelineError> {
+    let Some(record) = StageRecord::read(&work.teacher())? else {
+        return Ok(Vec::new());
+    };
+    let part = |pointer: &str| record.settings.pointer(pointer).cloned();
+    Ok([
+        ("model", part("/model")),
+        ("prompt", part("/prompt")),
+        ("teach.base", part("/teach/base")),
+        ("seed", part("/seed")),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+    .filter(|(_, value)| !value.is_null())
+    .collect())
+}

@@ -1,0 +1,179 @@
+//! The stages, one file each: settings and inputs in, a folder with its record out.
+
+pub mod distill;
+pub mod evaluate;
+pub mod export;
+pub mod prepare;
+pub mod pretrain;
+pub mod teach;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use candle_core::Device;
+use slmrec_core::Dataset;
+
+use super::stage::{STATE_DIR, StageRecord, hash_input};
+use super::{PipelineError, PipelineSettings, Reporter, WorkDir};
+use crate::evaluate::{Comparison, validation_ndcg};
+use crate::model::SequentialModel;
+use crate::train::{FitReport, Objective, TrainSettings, Trainer, TrainingData, Validator};
+
+/// What every stage needs.
+pub struct Context<'a> {
+    /// All settings.
+    pub settings: PipelineSettings,
+    /// Run even what is up to date.
+    pub force: bool,
+    /// Who is told.
+    pub reporter: &'a dyn Reporter,
+    /// Raised by Ctrl-C.
+    pub stop: &'a AtomicBool,
+    /// Where fetched data and weights lie.
+    pub cache_dir: PathBuf,
+    /// Where this program lies, and `slmrec-run` beside it.
+    pub program_dir: PathBuf,
+    work: WorkDir,
+    device: Device,
+}
+
+impl<'a> Context<'a> {
+    /// Opens the device that the settings name.
+    ///
+    /// # Errors
+    /// A device that is not there.
+    pub fn new(
+        settings: PipelineSettings,
+        force: bool,
+        reporter: &'a dyn Reporter,
+        stop: &'a AtomicBool,
+        cache_dir: PathBuf,
+        program_dir: PathBuf,
+    ) -> Result<Self, PipelineError> {
+        let device = settings.device.open()?;
+        let work = WorkDir::new(settings.work_dir.clone());
+        Ok(Self {
+            settings,
+            force,
+            reporter,
+            stop,
+            cache_dir,
+            program_dir,
+            work,
+            device,
+        })
+    }
+
+    /// The work directory.
+    #[must_use]
+    pub fn work(&self) -> &WorkDir {
+        &self.work
+    }
+
+    fn dataset(&self) -> Result<(Dataset, String), PipelineError> {
+        let dir = WorkDir::finished(self.work.dataset(), "prepare")?;
+        let hash = input_hash(&dir)?;
+        Ok((Dataset::read(&dir)?, hash))
+    }
+}
+
+/// Stages in order, each skipped when it is up to date. Export comes before evaluate, so that the
+/// comparison can measure the bundle.
+///
+/// # Errors
+/// The first stage that fails.
+pub fn run_all(context: &Context<'_>) -> Result<(Comparison, Vec<StageRecord>), PipelineError> {
+    let mut records = vec![
+        prepare::run(context)?.record,
+        pretrain::run(context)?.record,
+        teach::run(context)?.record,
+    ];
+    records.extend(distill::run_ce_only(context)?.map(|outcome| outcome.record));
+    records.push(distill::run(context)?.record);
+    records.push(export::run(context)?.record);
+    let (comparison, outcome) = evaluate::run(context)?;
+    records.push(outcome.record);
+    Ok((comparison, records))
+}
+
+/// Hash of a finished stage's output.
+fn input_hash(dir: &Path) -> Result<String, PipelineError> {
+    match StageRecord::read(dir)? {
+        Some(record) => Ok(record.output_hash()),
+        None => hash_input(&dir.join(super::stage::RECORD_FILE)),
+    }
+}
+
+/// SHA-256 of the dataset's vocabulary, which checkpoints carry.
+fn vocabulary_hash(context: &Context<'_>) -> Result<String, PipelineError> {
+    hash_input(
+        &context
+            .work
+            .dataset()
+            .join(slmrec_core::dataset::VOCABULARY_FILE),
+    )
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<serde_json::Value, PipelineError> {
+    serde_json::to_value(value)
+        .map_err(|e| PipelineError::Settings(format!("settings as JSON: {e}")))
+}
+
+/// Validation NDCG@10, full ranking, seen items removed.
+struct NdcgValidator<'a> {
+    dataset: &'a Dataset,
+}
+
+impl Validator for NdcgValidator<'_> {
+    fn validate(
+        &mut self,
+        model: &dyn SequentialModel,
+    ) -> Result<f64, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(validation_ndcg(model, self.dataset, None)?)
+    }
+}
+
+/// One training run of a stage.
+struct Training<'a> {
+    label: &'a str,
+    settings: &'a TrainSettings,
+    /// Everything that the result depends on besides: a resumed run must agree.
+    identity: String,
+    dir: &'a Path,
+    dataset: &'a Dataset,
+}
+
+impl Training<'_> {
+    fn fit(
+        &self,
+        context: &Context<'_>,
+        model: &dyn SequentialModel,
+        objective: &dyn Objective,
+    ) -> Result<FitReport, PipelineError> {
+        let data = TrainingData::new(self.dataset, model.max_history(), self.settings.targets)?;
+        let state = self.dir.join(STATE_DIR);
+        std::fs::create_dir_all(&state).map_err(|e| super::stage::io_error(&state, e))?;
+        let mut validator = NdcgValidator {
+            dataset: self.dataset,
+        };
+        let mut observer = context.reporter.training(self.label);
+        let report = Trainer {
+            settings: self.settings,
+            identity: &self.identity,
+            validator: &mut validator,
+            observer: observer.as_mut(),
+            stop: context.stop,
+            state_dir: Some(&state),
+        }
+        .fit(model, objective, &data)?;
+        Ok(report)
+    }
+}
+
+/// Settings of a loop with the pipeline's seed.
+fn seeded(settings: &TrainSettings, context: &Context<'_>) -> TrainSettings {
+    TrainSettings {
+        seed: context.settings.seed,
+        ..settings.clone()
+    }
+}

@@ -1,0 +1,48 @@
+//! `pretrain`: SASRec, whose item embeddings every later stage uses.
+
+use std::collections::BTreeMap;
+
+use super::super::stage::Stage;
+use super::super::{Outcome, PipelineError, WorkDir};
+use super::{Context, Training, input_hash, seeded, to_json, vocabulary_hash};
+use crate::model::sasrec::SasRec;
+use crate::train::CrossEntropy;
+
+/// Runs the stage.
+///
+/// # Errors
+/// No dataset, or training that fails.
+pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
+    let section = &context.settings.pretrain;
+    let dataset_dir = WorkDir::finished(context.work.dataset(), "prepare")?;
+    let stage = Stage {
+        name: "pretrain",
+        dir: context.work.sasrec(),
+        settings: serde_json::json!({ "pretrain": to_json(section)?, "seed": context.settings.seed }),
+        inputs: BTreeMap::from([("dataset".to_owned(), input_hash(&dataset_dir)?)]),
+    };
+    stage.run(context.force, context.reporter, |dir| {
+        let (dataset, _) = context.dataset()?;
+        let model = SasRec::new(
+            section.model.clone(),
+            dataset.num_items(),
+            context.settings.seed,
+            &context.device,
+        )?;
+        let train = seeded(&section.train, context);
+        let training = Training {
+            label: "pretrain",
+            settings: &train,
+            identity: format!("{} {:?}", stage.settings, stage.inputs),
+            dir,
+            dataset: &dataset,
+        };
+        let report = training.fit(context, &model, &CrossEntropy::default())?;
+        let figures = to_json(&report)?;
+        let provenance = serde_json::json!({
+            "settings": stage.settings, "inputs": stage.inputs, "figures": figures,
+        });
+        model.save(dir, &vocabulary_hash(context)?, provenance)?;
+        Ok(figures)
+    })
+}

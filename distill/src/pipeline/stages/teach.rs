@@ -1,0 +1,175 @@
+//! `teach`: a pretrained decoder learns to recommend.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::Tensor;
+use slmrec_core::Dataset;
+
+use super::super::settings::LayerChoice;
+use super::super::stage::{Stage, hash_input};
+use super::super::{Outcome, PipelineError, WorkDir};
+use super::{Context, Training, input_hash, seeded, to_json, vocabulary_hash};
+use crate::fetch;
+use crate::model::sasrec::SasRec;
+use crate::model::{
+    CheckpointInfo, LlmRecommender, PretrainedBase, SequentialModel, write_checkpoint,
+};
+use crate::train::{CrossEntropy, FitReport, Objective, TrainSettings};
+
+/// Runs the stage.
+///
+/// # Errors
+/// Missing earlier stages or base, or training that fails.
+pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
+    let section = &context.settings.teach;
+    let base = base_path(context)?;
+    let stage = Stage {
+        name: "teach",
+        dir: context.work.teacher(),
+        settings: serde_json::json!({
+            "teach": to_json(section)?,
+            "model": to_json(&context.settings.model)?,
+            "prompt": to_json(&context.settings.prompt_text())?,
+            "seed": context.settings.seed,
+        }),
+        inputs: model_inputs(context, &base)?,
+    };
+    stage.run(context.force, context.reporter, |dir| {
+        let (dataset, _) = context.dataset()?;
+        let model = from_base(context, &base, section.layers, section.layer_choice)?;
+        say_size(context, "teacher", &model);
+        let run = ModelRun {
+            role: "teacher",
+            stage: &stage,
+            train: &section.train,
+            dir,
+            dataset: &dataset,
+        };
+        run.fit_and_write(context, &model, &CrossEntropy::default())
+    })
+}
+
+/// The pretrained model that the settings name, or the one that the teacher was made from.
+pub(super) fn base_path(context: &Context<'_>) -> Result<PathBuf, PipelineError> {
+    let Some(asked) = &context.settings.teach.base else {
+        return Err(PipelineError::Settings(
+            "teach needs a pretrained model\n\
+             hint: --base FILE.gguf, --base DIR (Hugging Face), or, after \
+             `slmrec-distill fetch smollm2-135m`, --base smollm2-135m"
+                .into(),
+        ));
+    };
+    match asked
+        .to_str()
+        .and_then(|name| name.parse::<fetch::Artifact>().ok())
+    {
+        Some(artifact) if !asked.exists() => Ok(fetch::cached(artifact, &context.cache_dir)?),
+        _ => Ok(asked.clone()),
+    }
+}
+
+/// Hashes of dataset, item embeddings and pretrained weights.
+pub(super) fn model_inputs(
+    context: &Context<'_>,
+    base: &Path,
+) -> Result<BTreeMap<String, String>, PipelineError> {
+    let dataset = WorkDir::finished(context.work.dataset(), "prepare")?;
+    let sasrec = WorkDir::finished(context.work.sasrec(), "pretrain")?;
+    let weights = if base.is_dir() {
+        base.join("config.json")
+    } else {
+        base.to_owned()
+    };
+    Ok(BTreeMap::from([
+        ("dataset".to_owned(), input_hash(&dataset)?),
+        ("sasrec".to_owned(), input_hash(&sasrec)?),
+        ("base".to_owned(), hash_input(&weights)?),
+    ]))
+}
+
+/// `layers` layers of the pretrained model between fresh projections.
+pub(super) fn from_base(
+    context: &Context<'_>,
+    base: &Path,
+    layers: usize,
+    choice: LayerChoice,
+) -> Result<LlmRecommender, PipelineError> {
+    let prompt = context.settings.prompt_text();
+    let base = PretrainedBase::load(base, &choice.select(layers), &prompt, &context.device)?;
+    Ok(LlmRecommender::new(
+        &base,
+        &item_embeddings(context)?,
+        &context.settings.model,
+        context.settings.seed,
+        &context.device,
+    )?)
+}
+
+/// SASRec's item embeddings `[N + 1, D]`.
+fn item_embeddings(context: &Context<'_>) -> Result<Tensor, PipelineError> {
+    let dir = WorkDir::finished(context.work.sasrec(), "pretrain")?;
+    let (sasrec, config) = SasRec::load(&dir, &context.device)?;
+    let expected = vocabulary_hash(context)?;
+    if config.vocabulary_sha256 != expected {
+        return Err(PipelineError::Content {
+            path: dir,
+            expected: format!("a model of the dataset with vocabulary {expected}"),
+            found: config.vocabulary_sha256,
+            hint: "run `slmrec-distill pretrain` again".into(),
+        });
+    }
+    Ok(sasrec.item_embeddings().detach())
+}
+
+pub(super) fn say_size(context: &Context<'_>, role: &str, model: &LlmRecommender) {
+    context.reporter.say(&format!(
+        "{role}: {} layers of {}, {} trainable values, readout {}, history {}",
+        model.num_layers(),
+        model.base().name,
+        model.parameters().count(),
+        model.settings().readout,
+        model.max_history(),
+    ));
+}
+
+/// Training of a language model that ends in a checkpoint.
+pub(super) struct ModelRun<'a> {
+    pub(super) role: &'a str,
+    pub(super) stage: &'a Stage,
+    pub(super) train: &'a TrainSettings,
+    pub(super) dir: &'a Path,
+    pub(super) dataset: &'a Dataset,
+}
+
+impl ModelRun<'_> {
+    pub(super) fn fit_and_write(
+        &self,
+        context: &Context<'_>,
+        model: &LlmRecommender,
+        objective: &dyn Objective,
+    ) -> Result<serde_json::Value, PipelineError> {
+        let train = seeded(self.train, context);
+        let training = Training {
+            label: self.stage.name,
+            settings: &train,
+            identity: format!("{} {:?}", self.stage.settings, self.stage.inputs),
+            dir: self.dir,
+            dataset: self.dataset,
+        };
+        let report: FitReport = training.fit(context, model, objective)?;
+        let figures = to_json(&report)?;
+        let info = CheckpointInfo {
+            role: self.role.to_owned(),
+            vocabulary_sha256: vocabulary_hash(context)?,
+            provenance: serde_json::json!({
+                "stage": self.stage.name,
+                "settings": self.stage.settings,
+                "inputs": self.stage.inputs,
+                "metrics": { "validation NDCG@10": report.best_metric },
+            }),
+        };
+        write_checkpoint(model, self.dir, &info)?;
+        Ok(figures)
+    }
+}

@@ -1,0 +1,76 @@
+//! Where each stage reads and writes.
+
+use std::path::{Path, PathBuf};
+
+use super::PipelineError;
+use super::stage::RECORD_FILE;
+
+/// Default name of the work directory.
+pub const DEFAULT_WORK_DIR: &str = "slmrec-work";
+
+/// A work directory and the folders of its stages.
+#[derive(Clone, Debug)]
+pub struct WorkDir {
+    root: PathBuf,
+}
+
+impl WorkDir {
+    /// The work directory at `root`; nothing is created yet.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Output of `prepare`.
+    #[must_use]
+    pub fn dataset(&self) -> PathBuf {
+        self.root.join("dataset")
+    }
+
+    /// Output of `pretrain`.
+    #[must_use]
+    pub fn sasrec(&self) -> PathBuf {
+        self.root.join("sasrec")
+    }
+
+    /// Output of `teach`.
+    #[must_use]
+    pub fn teacher(&self) -> PathBuf {
+        self.root.join("teacher")
+    }
+
+    /// The student's shape trained without the teacher.
+    #[must_use]
+    pub fn ce_only(&self) -> PathBuf {
+        self.root.join("ce-only")
+    }
+
+    /// Output of `distill`.
+    #[must_use]
+    pub fn student(&self) -> PathBuf {
+        self.root.join("student")
+    }
+
+    /// Output of `evaluate`.
+    #[must_use]
+    pub fn evaluation(&self) -> PathBuf {
+        self.root.join("evaluation")
+    }
+
+    /// `dir` if a stage finished there.
+    ///
+    /// # Errors
+    /// [`PipelineError::MissingStage`] naming the stage that has to run first.
+    pub fn finished(dir: PathBuf, stage: &'static str) -> Result<PathBuf, PipelineError> {
+        if dir.join(RECORD_FILE).is_file() {
+            return Ok(dir);
+        }
+        Err(PipelineError::MissingStage { path: dir, stage })
+    }
+}

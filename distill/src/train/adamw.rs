@@ -1,0 +1,156 @@
+//! AdamW (Loshchilov & Hutter, arXiv 1711.05101) with moments that can be saved, and clipping by
+//! the global norm.
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor, Var};
+
+use super::TrainError;
+use super::settings::TrainSettings;
+use crate::model::Parameters;
+
+const BETA1: f64 = 0.9;
+const BETA2: f64 = 0.999;
+const EPSILON: f64 = 1e-8;
+/// torch's `clip_grad_norm_` adds this to the norm that it divides by; kept so that runs compare.
+const CLIP_EPSILON: f64 = 1e-6;
+
+/// One parameter and what the optimizer remembers of it.
+#[derive(Debug)]
+pub struct Slot {
+    /// Name of the parameter.
+    pub name: String,
+    /// The parameter.
+    pub var: Var,
+    /// Running mean of its gradient.
+    pub first_moment: Var,
+    /// Running mean of its squared gradient.
+    pub second_moment: Var,
+    learning_rate_scale: f64,
+    weight_decay: f64,
+}
+
+/// The optimizer.
+#[derive(Debug)]
+pub struct AdamW {
+    slots: Vec<Slot>,
+    clip_norm: f64,
+    /// Steps done.
+    pub step: u64,
+}
+
+impl AdamW {
+    /// An optimizer of all `parameters`, its moments zero.
+    ///
+    /// # Errors
+    /// Only what candle reports for making tensors.
+    pub fn new(parameters: &Parameters, settings: &TrainSettings) -> candle_core::Result<Self> {
+        let slots = parameters
+            .iter()
+            .filter_map(|(name, var)| {
+                let learning_rate_scale = learning_rate_scale(name, settings);
+                (learning_rate_scale > 0.0).then(|| {
+                    Ok(Slot {
+                        name: name.to_owned(),
+                        var: var.clone(),
+                        first_moment: Var::zeros(var.shape(), DType::F32, var.device())?,
+                        second_moment: Var::zeros(var.shape(), DType::F32, var.device())?,
+                        learning_rate_scale,
+                        weight_decay: weight_decay(name, var, settings),
+                    })
+                })
+            })
+            .collect::<candle_core::Result<_>>()?;
+        Ok(Self {
+            slots,
+            clip_norm: settings.clip_norm,
+            step: 0,
+        })
+    }
+
+    /// Every parameter that is trained, with its moments, in name order.
+    #[must_use]
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// One step down `gradients`, clipped to the global norm. Gives the norm before clipping.
+    ///
+    /// # Errors
+    /// [`TrainError::NoGradient`] for a parameter that the loss does not reach and
+    /// [`TrainError::NonFinite`]; nothing has changed then.
+    pub fn update(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<f64, TrainError> {
+        let step = self.step + 1;
+        let gradients = self.collect(gradients, step)?;
+        let norm = global_norm(&self.slots, &gradients, step)?;
+        let clip = (self.clip_norm / (norm + CLIP_EPSILON)).min(1.0);
+        for (slot, gradient) in self.slots.iter().zip(&gradients) {
+            slot.update(&(gradient * clip)?, learning_rate, step)?;
+        }
+        self.step = step;
+        Ok(norm)
+    }
+
+    fn collect(&self, gradients: &GradStore, step: u64) -> Result<Vec<Tensor>, TrainError> {
+        self.slots
+            .iter()
+            .map(|slot| match gradients.get(&slot.var) {
+                Some(gradient) => Ok(gradient.to_dtype(DType::F32)?),
+                None => Err(TrainError::NoGradient {
+                    step,
+                    name: slot.name.clone(),
+                }),
+            })
+            .collect()
+    }
+}
+
+impl Slot {
+    fn update(&self, gradient: &Tensor, learning_rate: f64, step: u64) -> candle_core::Result<()> {
+        let rate = learning_rate * self.learning_rate_scale;
+        let first = ((self.first_moment.as_tensor() * BETA1)? + (gradient * (1.0 - BETA1))?)?;
+        let square = (gradient.sqr()? * (1.0 - BETA2))?;
+        let second = ((self.second_moment.as_tensor() * BETA2)? + square)?;
+        let correction1 = 1.0 - BETA1.powf(step as f64);
+        let correction2 = 1.0 - BETA2.powf(step as f64);
+        let denominator = ((second.sqrt()? / correction2.sqrt())? + EPSILON)?;
+        let change = ((&first / denominator)? * (rate / correction1))?;
+        let decayed = (self.var.as_tensor() * (1.0 - rate * self.weight_decay))?;
+        self.var
+            .set(&(decayed - change.to_dtype(self.var.dtype())?)?)?;
+        self.first_moment.set(&first)?;
+        self.second_moment.set(&second)
+    }
+}
+
+/// The longest matching prefix wins.
+fn learning_rate_scale(name: &str, settings: &TrainSettings) -> f64 {
+    (settings.learning_rate_scales.iter())
+        .filter(|(prefix, _)| name.starts_with(prefix.as_str()))
+        .max_by_key(|(prefix, _)| prefix.len())
+        .map_or(1.0, |(_, scale)| *scale)
+}
+
+/// Vectors are norms and biases, which do not decay.
+fn weight_decay(name: &str, var: &Var, settings: &TrainSettings) -> f64 {
+    let embedding = name.contains("embed");
+    if var.rank() < 2 || (embedding && !settings.decay_embeddings) {
+        0.0
+    } else {
+        settings.weight_decay
+    }
+}
+
+fn global_norm(slots: &[Slot], gradients: &[Tensor], step: u64) -> Result<f64, TrainError> {
+    let mut squares = 0.0;
+    for (slot, gradient) in slots.iter().zip(gradients) {
+        let square = gradient.sqr()?.sum_all()?.to_scalar::<f32>()?;
+        if !square.is_finite() {
+            return Err(TrainError::NonFinite {
+                step,
+                what: format!("the gradient of {}", slot.name),
+            });
+        }
+        squares += f64::from(square);
+    }
+    Ok(squares.sqrt())
+}

@@ -1,0 +1,116 @@
+//! What training minimises: named terms, their weighted sum, and the parameters of their own.
+
+use candle_core::{DType, Tensor};
+
+use super::losses::catalog;
+use super::{TrainError, TrainingBatch};
+use crate::model::{MaskRng, Mode, Parameters, SequentialModel};
+
+/// The loss of one batch.
+#[derive(Debug)]
+pub struct Losses {
+    /// Weighted sum, a scalar with a gradient.
+    pub total: Tensor,
+    /// Each term's name and unweighted value.
+    pub terms: Vec<(&'static str, f64)>,
+}
+
+impl Losses {
+    /// The weighted sum of `(name, weight, value)`.
+    ///
+    /// # Errors
+    /// No terms at all, or values that are not scalars.
+    pub fn weighted(terms: &[(&'static str, f64, Tensor)]) -> Result<Self, TrainError> {
+        let mut total: Option<Tensor> = None;
+        let mut values = Vec::with_capacity(terms.len());
+        for (name, weight, value) in terms {
+            values.push((*name, value.to_dtype(DType::F64)?.to_scalar::<f64>()?));
+            let weighted = (value * *weight)?;
+            total = Some(match total {
+                Some(sum) => (sum + weighted)?,
+                None => weighted,
+            });
+        }
+        match total {
+            Some(total) => Ok(Self {
+                total,
+                terms: values,
+            }),
+            None => Err(candle_core::Error::Msg("a loss without terms".to_owned()).into()),
+        }
+    }
+}
+
+/// Something to minimise.
+pub trait Objective {
+    /// Runs the model on a batch, with dropout from `rng`, and gives the loss.
+    ///
+    /// # Errors
+    /// Whatever the model and the terms report.
+    fn loss(
+        &self,
+        model: &dyn SequentialModel,
+        batch: &TrainingBatch,
+        rng: &mut MaskRng,
+    ) -> Result<Losses, TrainError>;
+
+    /// What the objective trains beside the model; dropped afterwards.
+    fn parameters(&self) -> &Parameters;
+
+    /// Everything that changes what is minimised, for the hash that a resumed run is checked by.
+    fn describe(&self) -> serde_json::Value;
+}
+
+/// Cross-entropy over the whole catalog at every target: SASRec, the teacher, the baselines.
+#[derive(Debug, Default)]
+pub struct CrossEntropy {
+    none: Parameters,
+}
+
+impl Objective for CrossEntropy {
+    fn loss(
+        &self,
+        model: &dyn SequentialModel,
+        batch: &TrainingBatch,
+        rng: &mut MaskRng,
+    ) -> Result<Losses, TrainError> {
+        let output = model.forward(&batch.histories, Mode::Train(rng), &[])?;
+        let users = rows_at(&output.user_vectors, batch, &batch.target_positions)?;
+        let loss = catalog::cross_entropy(&users, &model.item_embeddings(), &batch.targets)?;
+        Losses::weighted(&[("ce", 1.0, loss)])
+    }
+
+    fn parameters(&self) -> &Parameters {
+        &self.none
+    }
+
+    fn describe(&self) -> serde_json::Value {
+        serde_json::json!({ "objective": "cross-entropy" })
+    }
+}
+
+/// The rows `[R, W]` of `values` (`[B, S, W]`, or `[B, 1, W]` at the last position) that stand at
+/// the flat `positions`.
+///
+/// # Errors
+/// [`TrainError::Readout`] for one value a history where there is not exactly one position a history.
+pub fn rows_at(
+    values: &Tensor,
+    batch: &TrainingBatch,
+    positions: &[u32],
+) -> Result<Tensor, TrainError> {
+    let (histories, found, width) = values.dims3()?;
+    let (_, expected) = batch.histories.items.dims2()?;
+    if found == expected {
+        let positions = Tensor::new(positions, values.device())?;
+        let flat = values.reshape((histories * found, width))?;
+        return Ok(flat.index_select(&positions, 0)?);
+    }
+    if found == 1 && positions == batch.last_positions() {
+        return Ok(values.reshape((histories, width))?);
+    }
+    Err(TrainError::Readout {
+        positions: expected,
+        found,
+    })
+}

@@ -1,0 +1,171 @@
+//! Settings of a training run.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::TrainError;
+
+/// Which positions of a window are training targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Targets {
+    /// Every position predicts the next item, and every interaction but a user's first is a target.
+    All,
+    /// One target a user, the newest training item (the paper's form).
+    Last,
+}
+
+/// Settings of the loop. The defaults are those of SASRec on small data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainSettings {
+    /// Most passes over the data.
+    pub epochs: usize,
+    /// Windows of one step.
+    pub batch_size: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Factors on the learning rate for parameters whose name begins so; the longest prefix wins.
+    /// Names begin with `model.` or `objective.`. A factor of 0 freezes.
+    pub learning_rate_scales: BTreeMap<String, f64>,
+    /// The cosine ends at this fraction of the peak.
+    pub min_learning_rate_fraction: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: u64,
+    /// Decoupled weight decay. Norms and biases never decay.
+    pub weight_decay: f64,
+    /// Whether embeddings decay too.
+    pub decay_embeddings: bool,
+    /// Largest global norm of the gradients.
+    pub clip_norm: f64,
+    /// Which positions are targets.
+    pub targets: Targets,
+    /// Epochs without a better validation metric before the run stops.
+    pub patience: usize,
+    /// Seed of the order of the windows and of the dropout masks. Not part of a settings file: the
+    /// one seed of the pipeline goes here.
+    #[serde(skip)]
+    pub seed: u64,
+    /// Steps between saved states within an epoch; 0 saves at the end of epochs only.
+    pub save_every_steps: u64,
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        Self {
+            epochs: 30,
+            batch_size: 128,
+            learning_rate: 1e-3,
+            learning_rate_scales: BTreeMap::new(),
+            min_learning_rate_fraction: 0.1,
+            warmup_steps: 20,
+            weight_decay: 0.01,
+            decay_embeddings: false,
+            clip_norm: 1.0,
+            targets: Targets::All,
+            patience: 5,
+            seed: 42,
+            save_every_steps: 0,
+        }
+    }
+}
+
+impl TrainSettings {
+    /// Checks every field's range.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] for the first field outside its range.
+    pub fn check(&self) -> Result<(), TrainError> {
+        at_least_one("epochs", self.epochs)?;
+        at_least_one("batch_size", self.batch_size)?;
+        at_least_one("patience", self.patience)?;
+        positive("learning_rate", self.learning_rate)?;
+        positive("clip_norm", self.clip_norm)?;
+        not_negative("weight_decay", self.weight_decay)?;
+        for scale in self.learning_rate_scales.values() {
+            not_negative("learning_rate_scales", *scale)?;
+        }
+        let fraction = self.min_learning_rate_fraction;
+        check(
+            "min_learning_rate_fraction",
+            (0.0..=1.0).contains(&fraction),
+            "a number from 0 to 1",
+            fraction,
+        )
+    }
+}
+
+fn at_least_one(name: &'static str, value: usize) -> Result<(), TrainError> {
+    check(name, value > 0, "at least 1", value)
+}
+
+pub(super) fn positive(name: &'static str, value: f64) -> Result<(), TrainError> {
+    check(
+        name,
+        value.is_finite() && value > 0.0,
+        "a number above 0",
+        value,
+    )
+}
+
+pub(super) fn not_negative(name: &'static str, value: f64) -> Result<(), TrainError> {
+    check(
+        name,
+        value.is_finite() && value >= 0.0,
+        "a number of at least 0",
+        value,
+    )
+}
+
+pub(super) fn check(
+    name: &'static str,
+    right: bool,
+    expected: &str,
+    found: impl ToString,
+) -> Result<(), TrainError> {
+    if right {
+        return Ok(());
+    }
+    Err(TrainError::Setting {
+        name,
+        expected: expected.to_owned(),
+        found: found.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_values_outside_their_range() {
+        assert!(TrainSettings::default().check().is_ok());
+        type Spoil = fn(&mut TrainSettings);
+        let spoiled: [(&str, Spoil); 7] = [
+            ("epochs", |s| s.epochs = 0),
+            ("batch_size", |s| s.batch_size = 0),
+            ("patience", |s| s.patience = 0),
+            ("learning_rate", |s| s.learning_rate = f64::NAN),
+            ("clip_norm", |s| s.clip_norm = 0.0),
+            ("weight_decay", |s| s.weight_decay = -0.1),
+            ("min_learning_rate_fraction", |s| {
+                s.min_learning_rate_fraction = 1.5;
+            }),
+        ];
+        for (field, spoil) in spoiled {
+            let mut settings = TrainSettings::default();
+            spoil(&mut settings);
+            match settings.check() {
+                Err(TrainError::Setting { name, .. }) => assert_eq!(name, field),
+                other => panic!("{field}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_refused() {
+        let unknown = serde_json::from_str::<TrainSettings>(r#"{"learning_rat": 1.0}"#);
+        assert!(unknown.is_err());
+    }
+}

@@ -1,0 +1,115 @@
+//! Where the student's examples come from: a live teacher, or later a cache of its states.
+
+use candle_core::Tensor;
+use slmrec_core::ItemIndex;
+
+use super::objective::rows_at;
+use super::{TrainError, TrainingBatch};
+use crate::model::{HistoryBatch, Mode, SequentialModel};
+
+/// What the teacher says about some positions of a batch. Nothing here carries a gradient.
+#[derive(Debug)]
+pub struct TeacherOutput {
+    /// Hidden states `[R, H]`, one per layer that was asked for.
+    pub states: Vec<Tensor>,
+    /// User vectors `[R, D]`.
+    pub user_vectors: Tensor,
+}
+
+/// A frozen teacher, run or remembered.
+pub trait TeacherStates {
+    /// Number of decoder layers M.
+    fn num_layers(&self) -> usize;
+
+    /// Hidden size H.
+    fn hidden_size(&self) -> usize;
+
+    /// Item embeddings `[N + 1, D]` that its user vectors are scored against.
+    fn item_embeddings(&self) -> Tensor;
+
+    /// Names the teacher's weights in the hash that a resumed run is checked by.
+    fn fingerprint(&self) -> &str;
+
+    /// States after `layers` (`1..=M`, M after the final norm) and user vectors at the flat
+    /// `positions` of the batch. `batch.windows` are keys that stay the same from epoch to epoch.
+    ///
+    /// # Errors
+    /// Whatever running or reading the teacher gives.
+    fn at(
+        &self,
+        batch: &TrainingBatch,
+        positions: &[u32],
+        layers: &[usize],
+    ) -> Result<TeacherOutput, TrainError>;
+}
+
+/// A teacher that runs on every batch, without dropout.
+pub struct LiveTeacher<'a> {
+    model: &'a dyn SequentialModel,
+    hidden_size: usize,
+    fingerprint: String,
+}
+
+impl<'a> LiveTeacher<'a> {
+    /// Wraps a model; `fingerprint` names its weights (for example the hash of its checkpoint).
+    ///
+    /// # Errors
+    /// A model that does not run.
+    pub fn new(
+        model: &'a dyn SequentialModel,
+        fingerprint: impl Into<String>,
+    ) -> Result<Self, TrainError> {
+        Ok(Self {
+            model,
+            hidden_size: hidden_size(model)?,
+            fingerprint: fingerprint.into(),
+        })
+    }
+}
+
+impl TeacherStates for LiveTeacher<'_> {
+    fn num_layers(&self) -> usize {
+        self.model.num_layers()
+    }
+
+    fn hidden_size(&self) -> usize {
+        self.hidden_size
+    }
+
+    fn item_embeddings(&self) -> Tensor {
+        self.model.item_embeddings().detach()
+    }
+
+    fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    fn at(
+        &self,
+        batch: &TrainingBatch,
+        positions: &[u32],
+        layers: &[usize],
+    ) -> Result<TeacherOutput, TrainError> {
+        let output = self.model.forward(&batch.histories, Mode::Eval, layers)?;
+        let at = |values: &Tensor| rows_at(&values.detach(), batch, positions);
+        Ok(TeacherOutput {
+            states: output.states.iter().map(at).collect::<Result<_, _>>()?,
+            user_vectors: at(&output.user_vectors)?,
+        })
+    }
+}
+
+/// Width of a model's hidden states, found by running it on one item.
+pub(super) fn hidden_size(model: &dyn SequentialModel) -> Result<usize, TrainError> {
+    let device = model.item_embeddings().device().clone();
+    let probe = HistoryBatch::new(&[&[ItemIndex(1)]], &device)?;
+    let output = model.forward(&probe, Mode::Eval, &[model.num_layers()])?;
+    match output.states.as_slice() {
+        [state] => Ok(state.dims3()?.2),
+        other => Err(candle_core::Error::Msg(format!(
+            "asked for the state of one layer, got {}",
+            other.len()
+        ))
+        .into()),
+    }
+}

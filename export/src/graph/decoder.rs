@@ -1,0 +1,407 @@
+//! The recommender's graph, in its folded and its plain form.
+//!
+//! Shapes are written for one history: T positions run (S items and R suffix tokens, in the plain
+//! form also the P prefix tokens), C positions are constant (the folded prefix: P, plain: 0).
+
+use ndarray::{Array1, Array2, Array3, Axis as NdAxis};
+use slmrec_core::manifest::Precision;
+
+use super::builder::{Axis, GraphBuilder, int, ints};
+use super::linear::{Linears, Weight};
+use super::{INPUT, OUTPUT};
+use crate::error::ExportError;
+use crate::model::{Layer, Model};
+use crate::reference::{self, KeyValue};
+
+/// Added to scores of positions that may not be seen: the softmax makes an exact zero of it.
+const MASKED: f32 = -1e9;
+/// An end that every slice is clipped to.
+const TO_THE_END: i64 = i64::MAX;
+
+/// How much of what is known at export the graph makes use of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Prefix as constant keys and values, last layer only where it is read, gains and scales
+    /// multiplied into weights.
+    Folded,
+    /// The model as it is written down, prompt tokens and all positions in every layer: what the
+    /// folded form is compared with.
+    Plain,
+}
+
+/// Writes a model as an ONNX file.
+///
+/// # Errors
+/// Weights that half precision cannot hold, or a file beyond the format's limit.
+pub(crate) fn encoder_onnx(
+    model: &Model,
+    precision: Precision,
+    form: Form,
+) -> Result<Vec<u8>, ExportError> {
+    let mut decoder = Decoder {
+        b: GraphBuilder::new("slmrec-encoder"),
+        linears: Linears::new(precision),
+        model,
+        form,
+    };
+    decoder.encoder()?;
+    decoder.b.finish()
+}
+
+struct Decoder<'a> {
+    b: GraphBuilder,
+    linears: Linears,
+    model: &'a Model,
+    form: Form,
+}
+
+/// Values that all layers share.
+struct Shared {
+    /// Cosines `[T, head_dim]`, both halves alike.
+    cos: String,
+    /// Sines `[T, head_dim]`, the first half negative.
+    sin: String,
+    /// `[T, C + T]`, added to attention scores.
+    mask: String,
+}
+
+/// A normed input and the gain that is still missing from it.
+struct Normed {
+    value: String,
+    /// To be multiplied into the next matrices; `None` when the graph has applied it.
+    gain: Option<Array1<f32>>,
+}
+
+impl Decoder<'_> {
+    fn encoder(&mut self) -> Result<(), ExportError> {
+        let dim = self.model.recommender.item_dim;
+        let axes = [Axis::Fixed(1), Axis::Free("history"), Axis::Fixed(dim)];
+        self.b.input(INPUT, &axes);
+        self.b.output(OUTPUT, &[Axis::Fixed(1), Axis::Fixed(dim)]);
+
+        let mut x = self.embeddings()?; // [T, H]
+        let shared = self.shared(&x);
+        let prefix = match self.form {
+            Form::Folded => reference::prefix_key_values(self.model),
+            Form::Plain => vec![],
+        };
+        for (index, layer) in self.model.layers.iter().enumerate() {
+            let last = index + 1 == self.model.layers.len();
+            let only_read = last && self.form == Form::Folded;
+            x = self.layer(index, layer, &x, &shared, prefix.get(index), only_read)?;
+        }
+        let normed = self.norm("norm", &x, &self.model.norm);
+        let read = self.last_row("norm.read", &normed.value); // [1, H]
+        let weight = Weight::new(OUTPUT, &self.model.user_projection);
+        let weight = fold(weight, normed.gain.as_ref());
+        self.linears.apply_small(&mut self.b, &read, &weight)?;
+        Ok(())
+    }
+
+    /// Projected items with the prompt tokens around them, `[T, H]`.
+    fn embeddings(&mut self) -> Result<String, ExportError> {
+        let model = self.model;
+        let axis = self.b.integers("embed.batch_axis", &[0]);
+        let items = self.b.node("Squeeze", "embed.history", &[INPUT, &axis]); // [S, D]
+        let weight = Weight::new("embed.item_projection", &model.item_projection);
+        let items = self.linears.apply_small(&mut self.b, &items, &weight)?;
+        let bias = &model.item_projection_bias;
+        let bias = self.b.floats("embed.item_bias", &[bias.len()], bias);
+        let items = self.b.node("Add", "embed.items", &[&items, &bias]);
+        let mut parts = vec![items];
+        if self.form == Form::Plain && model.prefix_len() > 0 {
+            let prefix = model.prefix_embeddings();
+            parts.insert(0, self.b.floats("embed.prefix", prefix.shape(), prefix));
+        }
+        if model.suffix_len() > 0 {
+            let suffix = model.suffix_embeddings();
+            parts.push(self.b.floats("embed.suffix", suffix.shape(), suffix));
+        }
+        if parts.len() == 1 {
+            return Ok(parts.remove(0));
+        }
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let axis = vec![int("axis", 0)];
+        Ok(self.b.node_with("Concat", "embed.sequence", &parts, axis))
+    }
+
+    /// Constant positions C in front of those that run.
+    fn constant_positions(&self) -> usize {
+        match self.form {
+            Form::Folded => self.model.prefix_len(),
+            Form::Plain => 0,
+        }
+    }
+
+    /// Rotary tables and causal mask, made for the longest history and cut to this one.
+    fn shared(&mut self, x: &str) -> Shared {
+        let (model, before) = (self.model, self.constant_positions());
+        let all = model.prefix_len() + model.recommender.max_history + model.suffix_len();
+        let longest = all - before;
+        let head_dim = model.config.head_size();
+        let (cos, sin) = reference::rotary_table(model.config.rope_theta, head_dim, all);
+        let wide = |left: &Array2<f32>, right: &Array2<f32>| -> Vec<f32> {
+            let rows = left.rows().into_iter().zip(right.rows()).skip(before);
+            rows.flat_map(|(l, r)| [l.to_vec(), r.to_vec()].concat())
+                .collect()
+        };
+        let shape = [longest, head_dim];
+        let cos = self.b.floats("rotary.cos_all", &shape, &wide(&cos, &cos));
+        let sin = self.b.floats("rotary.sin_all", &shape, &wide(&-&sin, &sin));
+        let mask = Array2::from_shape_fn((longest, all), |(row, column)| {
+            if column > before + row { MASKED } else { 0.0 }
+        });
+        let mask = self.b.floats("mask.all", mask.shape(), &mask);
+
+        let zero = self.b.integers("zero", &[0]);
+        let shape = self.b.node("Shape", "sequence.shape", &[x]);
+        let run = self.b.node("Gather", "sequence.run", &[&shape, &zero]); // [1]: T
+        let constant = self.b.integers("sequence.constant", &[before as i64]);
+        let total = self.b.node("Add", "sequence.total", &[&run, &constant]); // [1]: C + T
+        let cut = |b: &mut GraphBuilder, name: &str, from: &str, end: &str, axis: &str| {
+            b.node("Slice", name, &[from, &zero, end, axis])
+        };
+        let columns = self.b.integers("mask.columns_axis", &[1]);
+        let rows = cut(&mut self.b, "mask.rows", &mask, &run, &zero);
+        Shared {
+            cos: cut(&mut self.b, "rotary.cos", &cos, &run, &zero),
+            sin: cut(&mut self.b, "rotary.sin", &sin, &run, &zero),
+            mask: cut(&mut self.b, "mask", &rows, &total, &columns),
+        }
+    }
+
+    /// One decoder layer, `[T, H]` to `[T, H]`, or to `[1, H]` where only the last is read.
+    fn layer(
+        &mut self,
+        index: usize,
+        layer: &Layer,
+        x: &str,
+        shared: &Shared,
+        prefix: Option<&KeyValue>,
+        only_read: bool,
+    ) -> Result<String, ExportError> {
+        let name = |part: &str| format!("layers.{index}.{part}");
+        let normed = self.norm(&name("input_layernorm"), x, &layer.input_layernorm);
+        let attention = Attention {
+            scope: name("self_attn"),
+            layer,
+            shared,
+            prefix: prefix.filter(|kv| kv.keys.len_of(NdAxis(1)) > 0),
+            only_read,
+        };
+        let attended = self.attention(&attention, &normed)?;
+        let residual = match only_read {
+            true => self.last_row(&name("residual"), x),
+            false => x.to_owned(),
+        };
+        let x = self
+            .b
+            .node("Add", &name("attended"), &[&residual, &attended]);
+        let gain = &layer.post_attention_layernorm;
+        let normed = self.norm(&name("post_attention_layernorm"), &x, gain);
+        let out = self.mlp(&name("mlp"), layer, &normed)?;
+        Ok(self.b.node("Add", &name("output"), &[&x, &out]))
+    }
+
+    /// `x / rms(x)`; the gain is left to the following matrices where the form allows it.
+    fn norm(&mut self, name: &str, x: &str, gain: &Array1<f32>) -> Normed {
+        let part = |part: &str| format!("{name}.{part}");
+        let eps = [self.model.config.rms_norm_eps as f32];
+        let eps = self.b.floats(&part("eps"), &[1], &eps);
+        let square = self.b.node("Mul", &part("square"), &[x, x]);
+        let over_rows = vec![ints("axes", &[-1]), int("keepdims", 1)];
+        let mean = self
+            .b
+            .node_with("ReduceMean", &part("mean"), &[&square], over_rows);
+        let mean = self.b.node("Add", &part("mean_eps"), &[&mean, &eps]);
+        let rms = self.b.node("Sqrt", &part("rms"), &[&mean]);
+        let value = self.b.node("Div", &part("normed"), &[x, &rms]);
+        match self.form {
+            Form::Folded if self.linears.quantizes() => {
+                // Half of the gain (its square root) stays with the activations, so that neither
+                // they nor the weights have to bear all of its spread in eight bits.
+                let root = gain.mapv(|g| g.abs().sqrt());
+                let rest = gain.mapv(|g| g.signum() * g.abs().sqrt());
+                let root = self.b.floats(&part("gain"), &[root.len()], &root);
+                let value = self.b.node("Mul", name, &[&value, &root]);
+                Normed {
+                    value,
+                    gain: Some(rest),
+                }
+            }
+            Form::Folded => Normed {
+                value,
+                gain: Some(gain.clone()),
+            },
+            Form::Plain => {
+                let gain = self.b.floats(&part("gain"), &[gain.len()], gain);
+                let value = self.b.node("Mul", name, &[&value, &gain]);
+                Normed { value, gain: None }
+            }
+        }
+    }
+
+    fn mlp(&mut self, name: &str, layer: &Layer, x: &Normed) -> Result<String, ExportError> {
+        let part = |part: &str| format!("{name}.{part}");
+        let gate = self.project(&part("gate_proj"), &layer.gate_proj, x)?;
+        let up = self.project(&part("up_proj"), &layer.up_proj, x)?;
+        let sigmoid = self.b.node("Sigmoid", &part("sigmoid"), &[&gate]);
+        let silu = self.b.node("Mul", &part("silu"), &[&gate, &sigmoid]);
+        let inner = self.b.node("Mul", &part("inner"), &[&silu, &up]);
+        let down = Weight::new(&part("down_proj"), &layer.down_proj);
+        self.linears.apply_uneven(&mut self.b, &inner, &down)
+    }
+
+    fn attention(&mut self, a: &Attention<'_>, x: &Normed) -> Result<String, ExportError> {
+        let (kv, head_dim) = (self.model.config.kv_heads(), self.model.config.head_size());
+        let heads = self.model.config.num_attention_heads;
+        let group = heads / kv;
+        let name = |part: &str| format!("{}.{part}", a.scope);
+        // Query heads stand in groups that share one key/value head: [kv, group, T, head_dim].
+        let queries = self.queries(a, x, [kv, group, head_dim])?;
+        let keys = self.project(&name("k_proj"), &a.layer.k_proj, x)?;
+        let keys = self.heads(&name("keys"), &keys, [kv, 1, head_dim]);
+        let keys = self.rotate(&name("keys"), &keys, &a.shared.cos, &a.shared.sin);
+        let values = self.project(&name("v_proj"), &a.layer.v_proj, x)?;
+        let values = self.heads(&name("values"), &values, [kv, 1, head_dim]);
+        let keys = self.behind_prefix(&name("keys"), &keys, a.prefix.map(|kv| &kv.keys));
+        let values = self.behind_prefix(&name("values"), &values, a.prefix.map(|kv| &kv.values));
+
+        let swap = vec![ints("perm", &[0, 1, 3, 2])];
+        let keys = self
+            .b
+            .node_with("Transpose", &name("keys_t"), &[&keys], swap);
+        let mut scores = self.b.node("MatMul", &name("scores"), &[&queries, &keys]);
+        if self.form == Form::Plain {
+            let scale = [1.0 / (head_dim as f32).sqrt()];
+            let scale = self.b.floats(&name("scale"), &[1], &scale);
+            scores = self.b.node("Mul", &name("scaled"), &[&scores, &scale]);
+        }
+        if !a.only_read {
+            scores = self
+                .b
+                .node("Add", &name("masked"), &[&scores, &a.shared.mask]);
+        }
+        let over_keys = vec![int("axis", -1)];
+        let weights = self
+            .b
+            .node_with("Softmax", &name("weights"), &[&scores], over_keys);
+        let mixed = self.b.node("MatMul", &name("mixed"), &[&weights, &values]);
+        let back = vec![ints("perm", &[2, 0, 1, 3])]; // [T, kv, group, head_dim]
+        let mixed = self
+            .b
+            .node_with("Transpose", &name("mixed_t"), &[&mixed], back);
+        let flat = self
+            .b
+            .integers(&name("flat_shape"), &[-1, (heads * head_dim) as i64]);
+        let mixed = self.b.node("Reshape", &name("merged"), &[&mixed, &flat]);
+        let weight = Weight::new(&name("o_proj"), &a.layer.o_proj);
+        self.linears.apply_uneven(&mut self.b, &mixed, &weight)
+    }
+
+    /// Rotated queries `[kv, group, T or 1, head_dim]`.
+    fn queries(
+        &mut self,
+        a: &Attention<'_>,
+        x: &Normed,
+        shape: [usize; 3],
+    ) -> Result<String, ExportError> {
+        let name = |part: &str| format!("{}.{part}", a.scope);
+        let mut weight = fold(
+            Weight::new(&name("q_proj"), &a.layer.q_proj),
+            x.gain.as_ref(),
+        );
+        if self.form == Form::Folded {
+            weight = weight.scale(1.0 / (shape[2] as f32).sqrt());
+        }
+        let (mut input, mut cos, mut sin) =
+            (x.value.clone(), a.shared.cos.clone(), a.shared.sin.clone());
+        if a.only_read {
+            input = self.last_row(&name("read"), &input);
+            cos = self.last_row(&name("read_cos"), &cos);
+            sin = self.last_row(&name("read_sin"), &sin);
+        }
+        let queries = self.linears.apply(&mut self.b, &input, &weight)?;
+        let queries = self.heads(&name("queries"), &queries, shape);
+        Ok(self.rotate(&name("queries"), &queries, &cos, &sin))
+    }
+
+    fn project(
+        &mut self,
+        name: &str,
+        matrix: &Array2<f32>,
+        x: &Normed,
+    ) -> Result<String, ExportError> {
+        let weight = fold(Weight::new(name, matrix), x.gain.as_ref());
+        self.linears.apply(&mut self.b, &x.value, &weight)
+    }
+
+    /// `[T, kv * group * head_dim]` to `[kv, group, T, head_dim]`.
+    fn heads(&mut self, name: &str, x: &str, shape: [usize; 3]) -> String {
+        let [kv, group, head_dim] = shape.map(|n| n as i64);
+        let split = self
+            .b
+            .integers(&format!("{name}.shape"), &[-1, kv, group, head_dim]);
+        let x = self
+            .b
+            .node("Reshape", &format!("{name}.split"), &[x, &split]);
+        let perm = vec![ints("perm", &[1, 2, 0, 3])];
+        self.b
+            .node_with("Transpose", &format!("{name}.heads"), &[&x], perm)
+    }
+
+    /// `x * cos + swap_halves(x) * sin`, with the sign of the rotation in `sin`.
+    fn rotate(&mut self, name: &str, x: &str, cos: &str, sin: &str) -> String {
+        let part = |part: &str| format!("{name}.{part}");
+        let half = (self.model.config.head_size() / 2) as i64;
+        let sizes = self.b.integers(&part("halves"), &[half, half]);
+        let (first, second) = (part("first"), part("second"));
+        let axis = || vec![int("axis", -1)];
+        let outputs = [first.as_str(), second.as_str()];
+        self.b
+            .node_outputs("Split", &part("halve"), &[x, &sizes], axis(), &outputs);
+        let swapped = self
+            .b
+            .node_with("Concat", &part("swapped"), &[&second, &first], axis());
+        let straight = self.b.node("Mul", &part("by_cos"), &[x, cos]);
+        let crossed = self.b.node("Mul", &part("by_sin"), &[&swapped, sin]);
+        self.b.node("Add", &part("rotated"), &[&straight, &crossed])
+    }
+
+    /// Puts the prefix's constants `[kv, C, head_dim]` before `[kv, 1, T, head_dim]`.
+    fn behind_prefix(&mut self, name: &str, x: &str, prefix: Option<&Array3<f32>>) -> String {
+        let Some(prefix) = prefix else {
+            return x.to_owned();
+        };
+        let (kv, positions, head_dim) = prefix.dim();
+        let shape = [kv, 1, positions, head_dim];
+        let constant = self.b.floats(&format!("{name}.prefix"), &shape, prefix);
+        let axis = vec![int("axis", 2)];
+        self.b
+            .node_with("Concat", &format!("{name}.all"), &[&constant, x], axis)
+    }
+
+    /// The last row of `[T, n]`, as `[1, n]`.
+    fn last_row(&mut self, name: &str, x: &str) -> String {
+        let start = self.b.integers(&format!("{name}.start"), &[-1]);
+        let end = self.b.integers(&format!("{name}.end"), &[TO_THE_END]);
+        let axis = self.b.integers(&format!("{name}.axis"), &[0]);
+        self.b.node("Slice", name, &[x, &start, &end, &axis])
+    }
+}
+
+/// What one layer's attention is made of.
+struct Attention<'a> {
+    scope: String,
+    layer: &'a Layer,
+    shared: &'a Shared,
+    prefix: Option<&'a KeyValue>,
+    only_read: bool,
+}
+
+fn fold(weight: Weight, gain: Option<&Array1<f32>>) -> Weight {
+    match gain {
+        Some(gain) => weight.scale_inputs(gain),
+        None => weight,
+    }
+}

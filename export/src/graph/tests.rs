@@ -1,0 +1,122 @@
+//! The structure of the graphs; that they compute the right thing is tested by running them,
+//! across crates.
+
+use std::collections::HashSet;
+
+use prost::Message as _;
+use slmrec_core::manifest::Precision;
+
+use super::{Form, INPUT, OUTPUT, encoder_onnx};
+use crate::model::Model;
+use crate::onnx::{GraphProto, ModelProto};
+use crate::testing::{TinyCheckpoint, tiny_dataset};
+
+/// What every engine has had since opset 17 and before.
+const FLOAT_OPERATORS: &[&str] = &[
+    "Add",
+    "Cast",
+    "Concat",
+    "Div",
+    "Gather",
+    "MatMul",
+    "Mul",
+    "ReduceMean",
+    "Reshape",
+    "Shape",
+    "Sigmoid",
+    "Slice",
+    "Softmax",
+    "Split",
+    "Sqrt",
+    "Squeeze",
+    "Transpose",
+];
+const INTEGER_OPERATORS: &[&str] = &["DynamicQuantizeLinear", "MatMulInteger", "Abs", "ReduceMax"];
+
+fn graph(kind: &TinyCheckpoint, precision: Precision, form: Form) -> GraphProto {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let (dataset, checkpoint) = (folder.path().join("d"), folder.path().join("c"));
+    tiny_dataset().write(&dataset).expect("dataset");
+    kind.write(&checkpoint, &dataset);
+    let model = Model::read(&checkpoint).expect("checkpoint");
+    let bytes = encoder_onnx(&model, precision, form).expect("graph");
+    let file = ModelProto::decode(bytes.as_slice()).expect("ONNX");
+    assert_eq!(file.opset_import.len(), 1);
+    assert_eq!(file.opset_import[0].version, Some(17));
+    file.graph.expect("a graph")
+}
+
+fn count(graph: &GraphProto, op: &str) -> usize {
+    graph
+        .node
+        .iter()
+        .filter(|node| node.op_type() == op)
+        .count()
+}
+
+#[test]
+fn every_value_is_made_once_before_it_is_used() {
+    for precision in [Precision::Fp32, Precision::Fp16, Precision::Int8] {
+        for kind in [TinyCheckpoint::item(), TinyCheckpoint::response()] {
+            let graph = graph(&kind, precision, Form::Folded);
+            let mut known: HashSet<&str> = HashSet::from([INPUT]);
+            for tensor in &graph.initializer {
+                assert!(known.insert(tensor.name()), "{} twice", tensor.name());
+            }
+            for node in &graph.node {
+                for input in &node.input {
+                    assert!(known.contains(input.as_str()), "{input} of {}", node.name());
+                }
+                for output in &node.output {
+                    assert!(known.insert(output), "{output} twice");
+                }
+            }
+            assert!(known.contains(OUTPUT));
+            let used: HashSet<&str> = graph
+                .node
+                .iter()
+                .flat_map(|n| &n.input)
+                .map(|s| &**s)
+                .collect();
+            let idle = graph.initializer.iter().find(|t| !used.contains(t.name()));
+            assert!(idle.is_none(), "{:?} is not used", idle.map(|t| t.name()));
+        }
+    }
+}
+
+#[test]
+fn only_basic_operators_and_no_shapes_that_could_grow_stale() {
+    for precision in [Precision::Fp32, Precision::Fp16, Precision::Int8] {
+        let graph = graph(&TinyCheckpoint::response(), precision, Form::Folded);
+        assert!(graph.value_info.is_empty());
+        for node in &graph.node {
+            let op = node.op_type();
+            let integer = precision == Precision::Int8 && INTEGER_OPERATORS.contains(&op);
+            assert!(
+                FLOAT_OPERATORS.contains(&op) || integer,
+                "{op} in {precision}"
+            );
+        }
+    }
+}
+
+#[test]
+fn int8_holds_every_layer_matrix_in_eight_bits() {
+    let kind = TinyCheckpoint::item();
+    let graph = graph(&kind, Precision::Int8, Form::Folded);
+    assert_eq!(count(&graph, "MatMulInteger"), 7 * kind.num_hidden_layers);
+}
+
+#[test]
+fn the_folded_form_has_the_prefix_as_constants_and_the_plain_form_as_tokens() {
+    let has = |graph: &GraphProto, name: &str| graph.initializer.iter().any(|t| t.name() == name);
+    let kind = TinyCheckpoint::response();
+    let folded = graph(&kind, Precision::Fp32, Form::Folded);
+    let plain = graph(&kind, Precision::Fp32, Form::Plain);
+    for layer in 0..kind.num_hidden_layers {
+        let keys = format!("layers.{layer}.self_attn.keys.prefix");
+        assert!(has(&folded, &keys) && !has(&plain, &keys));
+    }
+    assert!(has(&plain, "embed.prefix") && !has(&folded, "embed.prefix"));
+    assert!(has(&plain, "embed.suffix") && has(&folded, "embed.suffix"));
+}

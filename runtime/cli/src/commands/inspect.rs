@@ -1,0 +1,143 @@
+//! `slmrec-run inspect`: what is in a bundle. Nothing is run.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::Context;
+use comfy_table::Cell;
+use serde::Serialize;
+use slmrec_core::manifest::GraphTarget;
+use slmrec_core::{Bundle, Manifest};
+
+use crate::arguments::{Format, InspectArguments};
+use crate::bundle_search;
+use crate::output::{self, number, printable};
+
+#[derive(Serialize)]
+struct Report<'a> {
+    path: String,
+    file_bytes: u64,
+    sha256: &'a str,
+    engines: Engines,
+    manifest: &'a Manifest,
+}
+
+/// Which member each engine would run.
+#[derive(Serialize)]
+struct Engines {
+    onnxruntime: Option<String>,
+    tract: Option<String>,
+}
+
+pub(crate) fn run(arguments: &InspectArguments) -> anyhow::Result<bool> {
+    let path = bundle_search::find(arguments.bundle.bundle.as_deref())?;
+    let bundle = Bundle::open(&path)?;
+    let report = Report {
+        path: path.display().to_string(),
+        file_bytes: file_size(&path)?,
+        sha256: bundle.sha256(),
+        engines: Engines::of(bundle.manifest()),
+        manifest: bundle.manifest(),
+    };
+    let text = match arguments.format.format {
+        Format::Json => output::json(&report)?,
+        Format::Table => report.tables(),
+    };
+    output::print(&text)?;
+    Ok(true)
+}
+
+fn file_size(path: &Path) -> anyhow::Result<u64> {
+    let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
+    Ok(metadata.len())
+}
+
+impl Engines {
+    fn of(manifest: &Manifest) -> Self {
+        let encoders = &manifest.encoders;
+        let portable = encoders.iter().find(|e| e.target == GraphTarget::Any);
+        Self {
+            onnxruntime: encoders.first().map(|e| e.member.clone()),
+            tract: portable.map(|e| e.member.clone()),
+        }
+    }
+}
+
+impl Report<'_> {
+    fn tables(&self) -> String {
+        let mut facts = output::table(&["Bundle", ""]);
+        for (name, value) in self.facts() {
+            facts.add_row([name.to_owned(), printable(&value)]);
+        }
+        let mut members = output::table(&["Member", "Bytes", "SHA-256"]);
+        for (name, entry) in &self.manifest.members {
+            members.add_row([
+                Cell::new(printable(name)),
+                number(entry.bytes),
+                Cell::new(entry.sha256.get(..16).unwrap_or(&entry.sha256)),
+            ]);
+        }
+        let mut text = String::new();
+        let _ = writeln!(text, "{facts}\n{members}");
+        text
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let Manifest {
+            model, items, data, ..
+        } = self.manifest;
+        let engine = |member: &Option<String>| member.clone().unwrap_or("no graph for it".into());
+        let mut facts = vec![
+            ("file", format!("{} ({} bytes)", self.path, self.file_bytes)),
+            ("format version", self.manifest.format_version.to_string()),
+            ("made by", self.manifest.created_by.clone()),
+            ("precision", self.manifest.precision.to_string()),
+            (
+                "model",
+                format!(
+                    "{} from {}: {} layers, hidden {}, {} heads, {} key/value heads",
+                    model.model_type,
+                    model.base,
+                    model.num_hidden_layers,
+                    model.hidden_size,
+                    model.num_attention_heads,
+                    model.num_key_value_heads
+                ),
+            ),
+            (
+                "reads",
+                format!(
+                    "{} items at most, readout {}",
+                    model.max_history, model.readout
+                ),
+            ),
+            (
+                "prompt",
+                format!(
+                    "{} tokens before, {} after the items",
+                    model.prompt.prefix_tokens, model.prompt.suffix_tokens
+                ),
+            ),
+            (
+                "catalog",
+                format!(
+                    "{} items x {}, {:?}",
+                    items.count, items.dim, items.row_type
+                ),
+            ),
+            (
+                "data",
+                format!(
+                    "{}: {} users, {} interactions",
+                    data.name, data.users, data.interactions
+                ),
+            ),
+            ("onnxruntime runs", engine(&self.engines.onnxruntime)),
+            ("tract runs", engine(&self.engines.tract)),
+        ];
+        for (name, value) in &self.manifest.metrics {
+            facts.push(("metric", format!("{name}: {value}")));
+        }
+        facts
+    }
+}

@@ -1,0 +1,266 @@
+//! `slmrec-run history.json`
+
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use comfy_table::Cell;
+use serde::Serialize;
+use slmrec_core::history::parse_histories;
+use slmrec_core::{History, HistoryError};
+use slmrec_runtime::{FilterOptions, Recommendations, Recommender, RuntimeError, Timing};
+
+use crate::arguments::{Format, RecommendArguments};
+use crate::output::{self, number, printable, say};
+use crate::report::{BundleReport, EngineReport, TimingReport};
+
+/// Most ids of a list that are named on stderr.
+const NAMED: usize = 10;
+
+#[derive(Serialize)]
+struct Report {
+    bundle: BundleReport,
+    engine: EngineReport,
+    results: Vec<UserResult>,
+    timing_ms: TimingReport,
+}
+
+#[derive(Serialize)]
+struct UserResult {
+    user: Option<String>,
+    recommendations: Vec<Row>,
+    unknown_items: Vec<String>,
+    used_items: usize,
+    /// The list is the popularity list and not this person's.
+    #[serde(skip_serializing_if = "is_false")]
+    popular: bool,
+    #[serde(skip_serializing_if = "is_zero")]
+    shortfall: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unknown_filter_items: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    rank: usize,
+    item: String,
+    title: Option<String>,
+    score: Option<f32>,
+}
+
+pub(crate) fn run(arguments: &RecommendArguments) -> anyhow::Result<bool> {
+    let path = arguments.history.as_deref().unwrap_or(Path::new("-"));
+    let filter = filter(arguments)?;
+    let histories =
+        parse_histories(&super::read_file(path)?).with_context(|| path.display().to_string())?;
+    let (mut recommender, engine, open) = super::open(&arguments.bundle, &arguments.engine)?;
+    let mut timing = Timing::default();
+    let mut results = Vec::with_capacity(histories.len());
+    for (position, history) in histories.iter().enumerate() {
+        let result = answer(&mut recommender, history, arguments, &filter, &mut timing)
+            .with_context(|| place(path, history, position, histories.len()))?;
+        warn(&result);
+        results.push(result);
+    }
+    let report = Report {
+        bundle: BundleReport::from(recommender.manifest()),
+        engine,
+        results,
+        timing_ms: TimingReport::new(open, &timing),
+    };
+    let text = match arguments.format.format {
+        Format::Json => output::json(&report)?,
+        Format::Table => tables(&report.results),
+    };
+    output::print(&text)?;
+    say_time(&report, timing.total());
+    Ok(true)
+}
+
+fn filter(arguments: &RecommendArguments) -> anyhow::Result<FilterOptions> {
+    let allow = match &arguments.filter.allow_file {
+        None => None,
+        Some(path) => {
+            let text = String::from_utf8(super::read_file(path)?)
+                .with_context(|| format!("{}: expected UTF-8 text", path.display()))?;
+            let ids = text.lines().map(str::trim).filter(|line| !line.is_empty());
+            Some(ids.map(str::to_owned).collect())
+        }
+    };
+    Ok(arguments.filter.options(allow))
+}
+
+fn answer(
+    recommender: &mut Recommender,
+    history: &History,
+    arguments: &RecommendArguments,
+    filter: &FilterOptions,
+    timing: &mut Timing,
+) -> anyhow::Result<UserResult> {
+    let k = arguments.top.get();
+    match recommender.recommend(history, k, filter) {
+        Ok(found) => {
+            *timing += found.timing;
+            Ok(from_model(history, found))
+        }
+        Err(RuntimeError::History(HistoryError::Empty | HistoryError::AllUnknown { .. }))
+            if arguments.popular =>
+        {
+            from_popularity(recommender, history, k, filter)
+        }
+        Err(RuntimeError::History(
+            error @ (HistoryError::Empty | HistoryError::AllUnknown { .. }),
+        )) => Err(anyhow::anyhow!(
+            "{error}; hint: --popular offers popular items instead"
+        )),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn from_model(history: &History, found: Recommendations) -> UserResult {
+    let rows = found.items.into_iter().map(|item| Row {
+        rank: item.rank,
+        item: item.id,
+        title: item.title,
+        score: Some(item.score),
+    });
+    UserResult {
+        user: history.user.clone(),
+        recommendations: rows.collect(),
+        unknown_items: found.unknown_items,
+        used_items: found.used_items,
+        popular: false,
+        shortfall: found.shortfall,
+        unknown_filter_items: found.unknown_filter_items,
+    }
+}
+
+/// For a history of which nothing is known: every id of it is unknown.
+fn from_popularity(
+    recommender: &mut Recommender,
+    history: &History,
+    k: usize,
+    filter: &FilterOptions,
+) -> anyhow::Result<UserResult> {
+    let mut named = HashSet::new();
+    let ids = history.entries.iter().map(|entry| &entry.item);
+    let unknown_items = ids.filter(|id| named.insert(*id)).cloned().collect();
+    let found = recommender.popular(k, filter)?;
+    let rows = found.items.into_iter().map(|item| Row {
+        rank: item.rank,
+        item: item.id,
+        title: item.title,
+        score: None,
+    });
+    Ok(UserResult {
+        user: history.user.clone(),
+        recommendations: rows.collect(),
+        unknown_items,
+        used_items: 0,
+        popular: true,
+        shortfall: found.shortfall,
+        unknown_filter_items: found.unknown_filter_items,
+    })
+}
+
+/// Names a history in an error: the file, and of several histories which one.
+fn place(path: &Path, history: &History, position: usize, of: usize) -> String {
+    match &history.user {
+        Some(user) => format!("{}: user {user:?}", path.display()),
+        None if of > 1 => format!("{}: history [{position}]", path.display()),
+        None => path.display().to_string(),
+    }
+}
+
+fn warn(result: &UserResult) {
+    let whose = match &result.user {
+        Some(user) => format!("user {user:?}: "),
+        None => String::new(),
+    };
+    if !result.unknown_items.is_empty() {
+        let list = named(&result.unknown_items);
+        say(&format!(
+            "warning: {whose}skipped items that the catalog does not have: {list}"
+        ));
+    }
+    if !result.unknown_filter_items.is_empty() {
+        let list = named(&result.unknown_filter_items);
+        say(&format!(
+            "warning: {whose}the filter names items that the catalog does not have: {list}"
+        ));
+    }
+    if result.shortfall > 0 {
+        say(&format!(
+            "warning: {whose}{} fewer items than asked for: no more are left",
+            result.shortfall
+        ));
+    }
+    if result.popular {
+        say(&format!(
+            "notice: {whose}nothing in the history is known; these are popular items"
+        ));
+    }
+}
+
+fn named(ids: &[String]) -> String {
+    let first: Vec<String> = ids
+        .iter()
+        .take(NAMED)
+        .map(|id| format!("{:?}", printable(id)))
+        .collect();
+    match ids.len().saturating_sub(NAMED) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
+fn tables(results: &[UserResult]) -> String {
+    let mut text = String::new();
+    for (position, result) in results.iter().enumerate() {
+        if position > 0 {
+            text.push('\n');
+        }
+        if let Some(user) = &result.user {
+            let _ = writeln!(text, "User {}", printable(user));
+        }
+        if result.popular {
+            text.push_str("Popular items\n");
+        }
+        let mut table = output::table(&["Rank", "Item", "Title", "Score"]);
+        for row in &result.recommendations {
+            table.add_row([
+                number(row.rank),
+                Cell::new(printable(&row.item)),
+                Cell::new(row.title.as_deref().map(printable).unwrap_or_default()),
+                number(row.score.map(|s| format!("{s:.3}")).unwrap_or_default()),
+            ]);
+        }
+        let _ = writeln!(text, "{table}");
+    }
+    text
+}
+
+fn say_time(report: &Report, total: Duration) {
+    let used: usize = report.results.iter().map(|r| r.used_items).sum();
+    say(&format!(
+        "time: {:.1} ms to open, {:.1} ms for {} {} of {used} items together",
+        report.timing_ms.open,
+        total.as_secs_f64() * 1e3,
+        report.results.len(),
+        if report.results.len() == 1 {
+            "history"
+        } else {
+            "histories"
+        },
+    ));
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn is_zero(value: &usize) -> bool {
+    *value == 0
+}

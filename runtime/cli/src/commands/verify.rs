@@ -1,0 +1,85 @@
+//! `slmrec-run verify`: is the bundle whole, and does this machine give what it promises?
+
+use comfy_table::Cell;
+use serde::Serialize;
+use slmrec_runtime::SelfTest;
+
+use crate::arguments::{Format, VerifyArguments};
+use crate::output::{self, number, say};
+use crate::report::EngineReport;
+
+#[derive(Serialize)]
+struct Report {
+    passed: bool,
+    engine: EngineReport,
+    members: usize,
+    samples: usize,
+    computed_by: String,
+    worst_cosine: f32,
+    min_cosine: f32,
+    mean_overlap: f32,
+    min_overlap: f32,
+}
+
+pub(crate) fn run(arguments: &VerifyArguments) -> anyhow::Result<bool> {
+    let (mut recommender, engine, _) = super::open(&arguments.bundle, &arguments.engine)?;
+    recommender.bundle_mut().verify_members()?;
+    let test = recommender.self_test()?;
+    let report = Report::new(engine, recommender.manifest().members.len(), &test);
+    let text = match arguments.format.format {
+        Format::Json => output::json(&report)?,
+        Format::Table => report.table(),
+    };
+    output::print(&text)?;
+    if !report.passed {
+        say("error: the samples do not come out as the bundle promises on this engine");
+    }
+    Ok(report.passed)
+}
+
+impl Report {
+    fn new(engine: EngineReport, members: usize, test: &SelfTest) -> Self {
+        Self {
+            passed: test.passed(),
+            engine,
+            members,
+            samples: test.samples.len(),
+            computed_by: test.computed_by.clone(),
+            worst_cosine: test.worst_cosine(),
+            min_cosine: test.min_cosine,
+            mean_overlap: test.mean_overlap(),
+            min_overlap: test.min_overlap,
+        }
+    }
+
+    fn table(&self) -> String {
+        let mut table = output::table(&["Check", "Found", "Needed", ""]);
+        let verdict = |passed: bool| Cell::new(if passed { "ok" } else { "FAILED" });
+        table.add_row([
+            Cell::new("members with the right size and SHA-256"),
+            number(self.members),
+            number(self.members),
+            verdict(true),
+        ]);
+        for (name, found, needed) in [
+            (
+                "smallest cosine of user vectors",
+                self.worst_cosine,
+                self.min_cosine,
+            ),
+            (
+                "mean overlap of top items",
+                self.mean_overlap,
+                self.min_overlap,
+            ),
+        ] {
+            table.add_row([
+                Cell::new(format!("{name}, {} samples", self.samples)),
+                number(format!("{found:.5}")),
+                number(format!("{needed:.5}")),
+                verdict(found >= needed),
+            ]);
+        }
+        format!("{table}\n")
+    }
+}

@@ -1,0 +1,307 @@
+//! What `slmrec-run history.json` prints.
+
+use insta::assert_snapshot;
+use serde_json::Value;
+
+use crate::fixture::{bare, failure, fixture, onnxruntime, stdout, with_bundle};
+
+fn json(command: &mut assert_cmd::Command) -> Value {
+    serde_json::from_str(&stdout(command.args(["--format", "json"]))).expect("JSON")
+}
+
+fn items(result: &Value) -> Vec<&str> {
+    let list = result["recommendations"].as_array().expect("list");
+    list.iter()
+        .map(|r| r["item"].as_str().expect("id"))
+        .collect()
+}
+
+#[test]
+fn table() {
+    let history = fixture().history("table.json", r#"["item-3","item-8","no-such-item"]"#);
+    let mut command = with_bundle("fp32");
+    let command = command.arg(history).args(["-k", "3"]);
+    assert_snapshot!(stdout(command), @r#"
+    ┌──────┬─────────┬────────────────────┬───────┐
+    │ Rank ┆ Item    ┆ Title              ┆ Score │
+    ╞══════╪═════════╪════════════════════╪═══════╡
+    │    1 ┆ item-27 ┆ The item in row 27 ┆ 2.006 │
+    │    2 ┆ item-2  ┆ The item in row 2  ┆ 1.882 │
+    │    3 ┆ item-25 ┆ The item in row 25 ┆ 1.449 │
+    └──────┴─────────┴────────────────────┴───────┘
+    "#);
+    let talk = String::from_utf8(command.output().expect("runs").stderr).expect("UTF-8");
+    assert!(
+        talk.contains("skipped items that the catalog does not have: \"no-such-item\""),
+        "{talk}"
+    );
+    assert!(talk.contains("engine: onnxruntime"), "{talk}");
+}
+
+#[test]
+fn json_of_several_users() {
+    let history = fixture().history(
+        "users.json",
+        r#"[{"user": "u1", "history": ["item-3", "item-8", "gone"]},
+            {"history": [{"item": "item-8", "time": 2}, {"item": "item-3", "time": 1}]}]"#,
+    );
+    let mut report = json(with_bundle("fp32").arg(history).args(["-k", "2"]));
+    report["engine"]["version"] = "[version]".into();
+    for time in report["timing_ms"]
+        .as_object_mut()
+        .expect("times")
+        .values_mut()
+    {
+        assert!(time.is_number());
+        *time = "[ms]".into();
+    }
+    for result in report["results"].as_array_mut().expect("results") {
+        for row in result["recommendations"].as_array_mut().expect("rows") {
+            let score = row["score"].as_f64().expect("score");
+            row["score"] = format!("{score:.3}").into();
+        }
+    }
+    assert_snapshot!(serde_json::to_string_pretty(&report).expect("JSON"), @r#"
+    {
+      "bundle": {
+        "base": "random",
+        "created_by": "slmrec-export 0.1.0",
+        "data": "tiny",
+        "format_version": 1,
+        "items": 30,
+        "max_history": 6,
+        "precision": "fp32",
+        "readout": "item"
+      },
+      "engine": {
+        "encoder": "encoder.fp32.onnx",
+        "name": "onnxruntime",
+        "precision": "fp32",
+        "provider": "cpu",
+        "threads": 1,
+        "version": "[version]"
+      },
+      "results": [
+        {
+          "recommendations": [
+            {
+              "item": "item-27",
+              "rank": 1,
+              "score": "2.006",
+              "title": "The item in row 27"
+            },
+            {
+              "item": "item-2",
+              "rank": 2,
+              "score": "1.882",
+              "title": "The item in row 2"
+            }
+          ],
+          "unknown_items": [
+            "gone"
+          ],
+          "used_items": 2,
+          "user": "u1"
+        },
+        {
+          "recommendations": [
+            {
+              "item": "item-27",
+              "rank": 1,
+              "score": "2.006",
+              "title": "The item in row 27"
+            },
+            {
+              "item": "item-2",
+              "rank": 2,
+              "score": "1.882",
+              "title": "The item in row 2"
+            }
+          ],
+          "unknown_items": [],
+          "used_items": 2,
+          "user": null
+        }
+      ],
+      "timing_ms": {
+        "encode": "[ms]",
+        "lookup": "[ms]",
+        "open": "[ms]",
+        "rank": "[ms]",
+        "recommend": "[ms]",
+        "score": "[ms]"
+      }
+    }
+    "#);
+}
+
+#[test]
+fn every_form_of_a_history_gives_the_same() {
+    let forms = [
+        r#"["item-3","item-8"]"#,
+        r#"{"history": ["item-3","item-8"]}"#,
+        r#"{"user": null, "history": [{"item":"item-8","time":9},{"item":"item-3","time":1.5}]}"#,
+        r#"[{"history": ["item-3","item-8"]}]"#,
+    ];
+    let answers =
+        forms.map(|form| json(with_bundle("fp32").arg("-").write_stdin(form))["results"].clone());
+    for answer in &answers {
+        assert_eq!(answer, &answers[0]);
+    }
+}
+
+#[test]
+fn engines_agree() {
+    let history = fixture().history("agree.json", r#"["item-3","item-8","item-20"]"#);
+    let run = |bundle: &str, engine: &str| {
+        let mut command = with_bundle(bundle);
+        let report = json(command.arg(&history).args(["--engine", engine]));
+        assert_eq!(report["engine"]["name"], engine);
+        assert_eq!(report["engine"]["provider"], "cpu");
+        report
+    };
+    let (ours, theirs) = (run("fp32", "onnxruntime"), run("fp32", "tract"));
+    assert_eq!(items(&ours["results"][0]), items(&theirs["results"][0]));
+    // Of two graphs tract takes the one that is for any engine.
+    assert_eq!(run("portable", "tract")["engine"]["precision"], "fp16");
+    assert_eq!(
+        run("portable", "onnxruntime")["engine"]["precision"],
+        "int8"
+    );
+}
+
+#[test]
+fn filters() {
+    let history = fixture().history("filters.json", r#"["item-3","item-8"]"#);
+    let allow = fixture().history("allow.txt", "item-3\nitem-1\n\nitem-2\nitem-99\n");
+    let mut command = with_bundle("fp32");
+    let command = command.arg(&history).arg("--allow-file").arg(allow).args([
+        "--block",
+        "item-2",
+        "--include-seen",
+    ]);
+    let report = json(command);
+    let mut left = items(&report["results"][0]);
+    left.sort_unstable();
+    assert_eq!(left, ["item-1", "item-3"]);
+    assert_eq!(report["results"][0]["shortfall"], 8);
+    assert_eq!(report["results"][0]["unknown_filter_items"][0], "item-99");
+}
+
+#[test]
+fn popularity_is_offered_on_request_and_marked() {
+    let users = r#"[{"user":"new","history":[]},{"user":"old","history":["item-3"]}]"#;
+    let error = failure(with_bundle("fp32").arg("-").write_stdin(users), 1);
+    let last: Vec<&str> = error.lines().rev().take(2).collect();
+    assert_eq!(last[1], "error: -: user \"new\": the history is empty");
+    assert_eq!(last[0], "  hint: --popular offers popular items instead");
+    let report = json(
+        with_bundle("fp32")
+            .args(["-", "--popular"])
+            .write_stdin(users),
+    );
+    let results = &report["results"];
+    assert_eq!(results[0]["popular"], true);
+    assert_eq!(results[0]["recommendations"][0]["score"], Value::Null);
+    assert_eq!(results[1]["popular"], Value::Null);
+    assert!(results[1]["recommendations"][0]["score"].is_number());
+}
+
+#[test]
+fn auto_without_onnx_runtime_is_tract_and_says_so() {
+    // Away from the checkout, where `cargo xtask setup` may have put the library.
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let program = folder.path().join("slmrec-run");
+    std::fs::copy(assert_cmd::cargo::cargo_bin!("slmrec-run"), &program).expect("copy");
+    let mut command = assert_cmd::Command::new(program);
+    command
+        .env_clear()
+        .env("SLMREC_BUNDLE", fixture().bundle("fp32"))
+        .arg("-")
+        .write_stdin(r#"["item-3"]"#);
+    let output = command.output().expect("runs");
+    let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+    if talk.contains("engine: onnxruntime") {
+        eprintln!("not checked: ONNX Runtime is among this system's libraries");
+        return;
+    }
+    assert!(output.status.success(), "{talk}");
+    assert!(
+        talk.contains("notice: the engine is tract, because ONNX Runtime was not found"),
+        "{talk}"
+    );
+    assert!(talk.contains("engine: tract"), "{talk}");
+}
+
+#[test]
+fn the_bundle_of_the_current_directory_is_the_last_choice() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    std::fs::copy(
+        fixture().bundle("fp32"),
+        folder.path().join("student.slmrec"),
+    )
+    .expect("copy");
+    let mut command = bare();
+    command
+        .current_dir(folder.path())
+        .env("ORT_DYLIB_PATH", onnxruntime())
+        .arg("-")
+        .write_stdin(r#"["item-3"]"#);
+    stdout(&mut command);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let history = fixture().history("pipe.json", r#"["item-3"]"#);
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("slmrec-run"))
+        .arg(history)
+        .env("SLMREC_BUNDLE", fixture().bundle("fp32"))
+        .env("ORT_DYLIB_PATH", onnxruntime())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("starts");
+    drop(child.stdout.take());
+    assert!(child.wait().expect("ends").success());
+}
+
+#[test]
+fn completions_name_the_commands() {
+    let script = stdout(bare().args(["completions", "bash"]));
+    assert!(script.contains("evaluate") && script.contains("--include-seen"));
+}
+
+/// The variable must be there before ONNX Runtime is loaded, so before anything else happens: the
+/// process is looked at while it waits for its standard input.
+#[cfg(target_os = "linux")]
+#[test]
+fn telemetry_is_off_before_anything_is_read() {
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("slmrec-run"))
+        .arg("-")
+        .env_remove("ORT_DISABLE_TELEMETRY")
+        .env("SLMREC_BUNDLE", fixture().bundle("fp32"))
+        .env("ORT_DYLIB_PATH", onnxruntime())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("starts");
+    let environment = format!("/proc/{}/environ", child.id());
+    let is_set = || {
+        let bytes = std::fs::read(&environment).unwrap_or_default();
+        bytes
+            .split(|&b| b == 0)
+            .any(|v| v == b"ORT_DISABLE_TELEMETRY=1")
+    };
+    let started = std::time::Instant::now();
+    while !is_set() && started.elapsed().as_secs() < 30 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let off = is_set();
+    let mut stdin = child.stdin.take().expect("piped");
+    std::io::Write::write_all(&mut stdin, br#"["item-3"]"#).expect("writes");
+    drop(stdin);
+    let output = child.wait_with_output().expect("ends");
+    assert!(off, "ORT_DISABLE_TELEMETRY=1 is not in the environment");
+    assert!(output.status.success() && !output.stdout.is_empty());
+}

@@ -41,7 +41,7 @@ impl Comparison {
     fn metrics_table(&self, ranking: Ranking) -> Table {
         let mut header = vec!["system".to_owned()];
         header.extend(Metric::REPORTED.map(|metric| metric.to_string()));
-        let mut table = new_table(header);
+        let mut table = new_table(header, 1);
         for row in &self.rows {
             let intervals = row.metrics.get(ranking).reported();
             let mut cells = vec![row.system.clone()];
@@ -59,6 +59,7 @@ impl Comparison {
             ["system", "reference", "ranking", "HR@10", "NDCG@10"]
                 .map(str::to_owned)
                 .to_vec(),
+            3,
         );
         for row in &self.paired {
             for ranking in Ranking::ALL {
@@ -76,13 +77,14 @@ impl Comparison {
     }
 }
 
-fn new_table(header: Vec<String>) -> Table {
+/// A table whose first `names` columns are text and the rest figures.
+fn new_table(header: Vec<String>, names: usize) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::UTF8_HORIZONTAL_ONLY)
         .force_no_tty()
         .set_header(header);
-    for column in table.column_iter_mut().skip(1) {
+    for column in table.column_iter_mut().skip(names) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table

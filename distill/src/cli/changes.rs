@@ -62,6 +62,10 @@ impl Changes {
         self.integer("teach.layers", args.layers);
         self.choice("teach.layer_choice", args.layer_choice);
         self.text("model.readout", args.readout.as_deref());
+        if args.readout.as_deref() == Some("response") {
+            // This readout gives one vector a history, so there is one target.
+            self.text("teach.train.targets", Some("last"));
+        }
         self.integer("model.max_history", args.max_history);
         self.integer("teach.train.epochs", args.epochs);
         self.float("teach.train.learning_rate", args.learning_rate);

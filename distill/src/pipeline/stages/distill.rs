@@ -123,7 +123,7 @@ fn student(context: &Context<'_>) -> Result<LlmRecommender, PipelineError> {
 }
 
 /// Settings of the teacher that a later command has to share, from its record: the model's shape,
-/// the prompt and the base.
+/// the prompt, the base, which positions are targets, and the seed.
 ///
 /// # Errors
 /// A record that cannot be read.
@@ -138,6 +138,7 @@ pub fn shared_with_teacher(
         ("model", part("/model")),
         ("prompt", part("/prompt")),
         ("teach.base", part("/teach/base")),
+        ("distill.train.targets", part("/teach/train/targets")),
         ("seed", part("/seed")),
     ]
     .into_iter()

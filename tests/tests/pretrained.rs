@@ -84,7 +84,7 @@ fn nll_per_token(states: &Tensor, table: &Tensor, tokens: &[u32]) -> f64 {
 }
 
 #[test]
-fn sentences_are_as_likely_as_transformers_finds_them() {
+fn real_weights_make_sentences_as_likely_as_transformers_finds_them() {
     let path = gguf();
     let golden = include_str!("../reference/golden/smollm2.json");
     let sentences: Vec<Sentence> = serde_json::from_str(golden).expect("golden numbers");
@@ -104,7 +104,7 @@ fn sentences_are_as_likely_as_transformers_finds_them() {
 }
 
 #[test]
-fn a_checkpoint_of_real_layers_is_the_model() {
+fn real_weights_in_a_checkpoint_are_the_model() {
     let temporary = tempfile::tempdir().expect("folder");
     let dir = match std::env::var_os("SLMREC_TEST_CHECKPOINT") {
         Some(dir) => PathBuf::from(dir),

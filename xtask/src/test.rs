@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that must hold before a change goes in, as steps.
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -95,9 +96,23 @@ fn run_step(step: Step, library: &Path, fast: bool, counts: &mut Counts) -> Resu
             process::run(cargo.args(["--", "-D", "warnings"]))
         }
         Step::Tests => {
-            set_weights(&mut cargo, fast)?;
             cargo.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
-            run_tests(cargo.args(["--lib", "--bins", "--tests"]), counts)
+            cargo.args(["--lib", "--bins", "--tests"]);
+            if fast {
+                cargo.env_remove(WEIGHTS_VARIABLE);
+                eprintln!("--fast: tests on real weights do not run");
+                cargo.args(["--", "--skip", "real_weights"]);
+            } else {
+                // Built first, so that the fetching program is the one of the tests: built alone it
+                // would have other features, and half of the dependencies would be built twice.
+                let mut build = workspace::cargo();
+                build.args(["test", "--workspace", "--locked", "--no-run"]);
+                process::run(build.args(["--lib", "--bins", "--tests"]))?;
+                let weights = fetch_weights()?;
+                eprintln!("{WEIGHTS_VARIABLE}={}", weights.display());
+                cargo.env(WEIGHTS_VARIABLE, weights);
+            }
+            run_tests(&mut cargo, counts)
         }
         Step::DocTests => {
             cargo.args(["test", "--workspace", "--locked", "--no-fail-fast", "--doc"]);
@@ -110,18 +125,6 @@ fn run_step(step: Step, library: &Path, fast: bool, counts: &mut Counts) -> Resu
     }
 }
 
-fn set_weights(cargo: &mut Command, fast: bool) -> Result<()> {
-    if fast {
-        cargo.env_remove(WEIGHTS_VARIABLE);
-        eprintln!("--fast: {WEIGHTS_VARIABLE} is not set; tests on real weights do not run");
-        return Ok(());
-    }
-    let weights = fetch_weights()?;
-    eprintln!("{WEIGHTS_VARIABLE}={}", weights.display());
-    cargo.env(WEIGHTS_VARIABLE, weights);
-    Ok(())
-}
-
 /// What `slmrec-distill fetch NAME --format json` prints.
 #[derive(Deserialize)]
 struct Fetched {
@@ -129,17 +132,10 @@ struct Fetched {
     files: Vec<PathBuf>,
 }
 
-/// Fetches the real weights with the product's own command.
+/// Fetches the real weights with the product's own program, which the tests' build has left.
 fn fetch_weights() -> Result<PathBuf> {
-    let mut fetch = workspace::cargo();
-    fetch.args([
-        "run",
-        "--quiet",
-        "--locked",
-        "--package",
-        "slmrec-distill",
-        "--",
-    ]);
+    let program = format!("debug/slmrec-distill{}", env::consts::EXE_SUFFIX);
+    let mut fetch = Command::new(workspace::target_dir().join(program));
     fetch.args(["fetch", "smollm2-135m", "--format", "json"]);
     weights_in(&process::stdout_of(&mut fetch)?)
         .with_context(|| format!("stdout of `{}`", process::display(&fetch)))

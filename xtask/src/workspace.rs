@@ -20,3 +20,8 @@ pub(crate) fn cargo() -> Command {
     command.current_dir(root());
     command
 }
+
+/// Where cargo builds.
+pub(crate) fn target_dir() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+}

@@ -104,22 +104,13 @@ pub struct PrepareStage {
 }
 
 /// `[pretrain]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PretrainStage {
     /// Shape of SASRec; its embedding size is the items' D everywhere.
     pub model: SasRecSettings,
     /// The loop.
     pub train: TrainSettings,
-}
-
-impl Default for PretrainStage {
-    fn default() -> Self {
-        Self {
-            model: SasRecSettings::default(),
-            train: TrainSettings::default(),
-        }
-    }
 }
 
 /// Which layers of the pretrained model are kept.

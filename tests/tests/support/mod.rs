@@ -11,7 +11,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use slmrec_runtime::LibrarySearch;
 
 /// A program of the workspace, built by `cargo test --workspace`.
-pub fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("path of this test");
     let folder = test.ancestors().nth(2).expect("target folder");
     let path = folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
@@ -24,7 +24,7 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 /// Runs a program in a folder and gives what it printed, whatever its exit code.
-pub fn run(name: &str, folder: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn run(name: &str, folder: &Path, arguments: &[&str]) -> Output {
     Command::new(program(name))
         .args(arguments)
         .current_dir(folder)
@@ -34,7 +34,7 @@ pub fn run(name: &str, folder: &Path, arguments: &[&str]) -> Output {
 }
 
 /// As [`run`], but a failure ends the test with what the program said. Gives stdout.
-pub fn run_well(name: &str, folder: &Path, arguments: &[&str]) -> String {
+pub(crate) fn run_well(name: &str, folder: &Path, arguments: &[&str]) -> String {
     let output = run(name, folder, arguments);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
@@ -46,20 +46,20 @@ pub fn run_well(name: &str, folder: &Path, arguments: &[&str]) -> String {
 }
 
 /// Where ONNX Runtime is: `ORT_DYLIB_PATH`, or what `cargo xtask setup` left.
-pub fn libraries() -> LibrarySearch {
+pub(crate) fn libraries() -> LibrarySearch {
     let test = std::env::current_exe().ok();
     LibrarySearch::new(None, std::env::var_os("ORT_DYLIB_PATH"), test.as_deref())
 }
 
 /// A small deterministic generator of numbers below `n`.
-pub struct Numbers(u64);
+pub(crate) struct Numbers(u64);
 
 impl Numbers {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -68,18 +68,18 @@ impl Numbers {
     }
 
     /// Roughly normal, by adding up uniform numbers.
-    pub fn normal(&mut self) -> f32 {
+    pub(crate) fn normal(&mut self) -> f32 {
         let sum: u64 = (0..12).map(|_| self.below(1 << 20)).sum();
         (sum as f32 / (1u64 << 20) as f32) - 6.0
     }
 }
 
 /// Number of items of the generated catalog.
-pub const ITEMS: u64 = 60;
+pub(crate) const ITEMS: u64 = 60;
 
 /// Writes `ratings.csv` and `movies.csv` in GroupLens' form: in most cases the next item follows
 /// from the last one, so a sequential model has something to learn.
-pub fn write_interactions(folder: &Path, users: u64) {
+pub(crate) fn write_interactions(folder: &Path, users: u64) {
     let mut numbers = Numbers::new(1);
     let mut ratings = String::from("userId,movieId,rating,timestamp\n");
     for user in 1..=users {
@@ -106,7 +106,7 @@ pub fn write_interactions(folder: &Path, users: u64) {
 }
 
 /// Writes a Hugging Face directory with a random Llama of four small layers.
-pub fn write_tiny_llama(folder: &Path) {
+pub(crate) fn write_tiny_llama(folder: &Path) {
     let (hidden, intermediate, heads, kv_heads, layers, words) = (32, 64, 4, 2, 4, 8);
     fs::create_dir_all(folder).expect("folder");
     let config = serde_json::json!({

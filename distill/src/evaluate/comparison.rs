@@ -222,6 +222,10 @@ fn same_targets(first: &Evaluation, other: &Evaluation) -> Result<(), Comparison
             ("the number of negatives", e.protocol.negatives.to_string()),
             ("the seed", e.protocol.seed.to_string()),
             ("the number of users", e.users.len().to_string()),
+            (
+                "the number of ranks",
+                format!("{:?}", e.ranks.map(Vec::len)),
+            ),
         ]
     };
     let different = |field, expected: String, found: String| ComparisonError::Different {
@@ -313,12 +317,13 @@ pub(super) mod tests {
         let error = Comparison::new(std::slice::from_ref(&a), &["z"]).expect_err("unknown");
         assert!(error.to_string().ends_with("systems: a"), "{error}");
         type Change = fn(&mut Evaluation);
-        let changes: [(&str, Change); 5] = [
+        let changes: [(&str, Change); 6] = [
             ("SHA-256", |e| e.sequences_sha256 = "0".into()),
             ("the split", |e| e.split = Split::Validation),
             ("the seed", |e| e.protocol.seed = 1),
             ("negatives", |e| e.protocol.negatives = 99),
             ("a user's place", |e| e.users[19] = 50),
+            ("the number of ranks", |e| e.ranks.sampled.truncate(3)),
         ];
         for (part, change) in changes {
             let mut b = evaluation("b", |_| 1);

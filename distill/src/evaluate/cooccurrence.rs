@@ -8,9 +8,6 @@ use super::item_pairs::{Direction, ItemPairs};
 use super::popularity::tie_breaker;
 use super::{EvaluateError, Scorer};
 
-/// Popularity orders the items that no recent item co-occurred with; it counts for less than this.
-const BACKOFF: f32 = 1e-6;
-
 /// How pairs are counted and how a history adds them up.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CooccurrenceSettings {
@@ -26,6 +23,9 @@ pub struct CooccurrenceSettings {
     pub last_items: usize,
     /// Weight of an item relative to the item after it.
     pub decay: f32,
+    /// Popularity adds less than this to a score, so it orders equal scores and the items that no
+    /// recent item co-occurred with. Choose it no larger than the smallest step between scores.
+    pub backoff: f32,
 }
 
 impl CooccurrenceSettings {
@@ -38,6 +38,8 @@ impl CooccurrenceSettings {
         normalise_rows: false,
         last_items: 5,
         decay: 0.5,
+        // Scores are whole numbers of decay^4.
+        backoff: 0.0625,
     };
     /// The settings that did best on MovieLens-100K's validation targets.
     pub const TUNED: Self = Self {
@@ -47,6 +49,7 @@ impl CooccurrenceSettings {
         normalise_rows: true,
         last_items: 10,
         decay: 0.8,
+        backoff: 1e-6,
     };
 }
 
@@ -75,7 +78,9 @@ impl Cooccurrence {
             pairs.normalise_rows();
         }
         let mut backoff = tie_breaker(dataset);
-        backoff.iter_mut().for_each(|value| *value *= BACKOFF);
+        backoff
+            .iter_mut()
+            .for_each(|value| *value *= settings.backoff);
         Self {
             name: name.into(),
             settings,
@@ -142,6 +147,7 @@ mod tests {
         let data = dataset(5, &[&[1, 2, 3, 5, 5], &[2, 4, 5, 5]]);
         let settings = CooccurrenceSettings {
             last_items: 2,
+            backoff: 1e-6,
             ..CooccurrenceSettings::WINDOW_5
         };
         let floor = Cooccurrence::fit("test", &data, settings);
@@ -160,6 +166,7 @@ mod tests {
             normalise_rows: true,
             last_items: 10,
             decay: 0.5,
+            backoff: 1e-6,
         };
         let floor = Cooccurrence::fit("test", &data, settings);
         // Row of 1: 2 at distance 1 over its count 2, 3 at distance 2 over its count 1; both 1/2.
@@ -172,5 +179,14 @@ mod tests {
         let mut floor = Cooccurrence::window_5(&data);
         let scores = floor.scores(&[&[ItemIndex(1)]]).expect("counts");
         assert_eq!(order(&scores[0]), [2, 4, 1, 3, 5]);
+    }
+
+    #[test]
+    fn popularity_orders_equal_scores_and_never_more() {
+        // Training parts: 1 2 3 | 3 | 3. After 1, items 2 and 3 tie at one; 3 is more popular.
+        let data = dataset(5, &[&[1, 2, 3, 5, 5], &[3, 5, 5], &[3, 5, 5]]);
+        let scores = Cooccurrence::window_5(&data).score(&[ItemIndex(1)]);
+        assert!(scores[2] > scores[1] && scores[1] >= 1.0, "{scores:?}");
+        assert!(scores[2] < 1.0 + CooccurrenceSettings::WINDOW_5.backoff);
     }
 }

@@ -30,7 +30,7 @@ pub struct CooccurrenceSettings {
 
 impl CooccurrenceSettings {
     /// Plain counts within five places on either side, halved per step back in the history. Set
-    /// beforehand, not fitted to any dataset here.
+    /// beforehand, as in an earlier trial on other data.
     pub const WINDOW_5: Self = Self {
         window: 5,
         distance_power: 0.0,

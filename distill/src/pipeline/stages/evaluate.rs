@@ -81,7 +81,14 @@ fn read_comparison(dir: &Path) -> Result<Comparison, PipelineError> {
 
 /// Paired against the systems that matter for the decision to ship.
 fn compare(evaluations: &[Evaluation]) -> Result<Comparison, PipelineError> {
-    let wanted = ["co-occurrence, tuned", "SASRec", CE_ONLY, STUDENT];
+    let wanted = [
+        "popularity",
+        "co-occurrence, window 5",
+        "co-occurrence, tuned",
+        "SASRec",
+        CE_ONLY,
+        STUDENT,
+    ];
     let there = |name: &&str| evaluations.iter().any(|e| e.name == *name);
     let references: Vec<&str> = wanted.into_iter().filter(there).collect();
     Ok(Comparison::new(evaluations, &references)?)

@@ -25,7 +25,6 @@ pub const TABLE_FILE: &str = "comparison.txt";
 
 const STUDENT: &str = "student, distilled";
 const CE_ONLY: &str = "student, CE only";
-const BUNDLE: &str = "student, exported";
 
 /// Runs the stage and gives the comparison.
 ///
@@ -99,7 +98,14 @@ struct Systems {
     dataset: PathBuf,
     sasrec: Option<PathBuf>,
     models: Vec<(&'static str, PathBuf)>,
-    bundle: Option<PathBuf>,
+    bundle: Option<ExportedBundle>,
+}
+
+/// A bundle that export wrote.
+struct ExportedBundle {
+    /// `student, int8 bundle`
+    name: String,
+    path: PathBuf,
 }
 
 impl Systems {
@@ -146,7 +152,7 @@ impl Systems {
             inputs.insert((*name).to_owned(), input_hash(dir)?);
         }
         if let Some(bundle) = &self.bundle {
-            inputs.insert(BUNDLE.to_owned(), hash_input(bundle)?);
+            inputs.insert(bundle.name.clone(), hash_input(&bundle.path)?);
             inputs.insert("slmrec-run".to_owned(), hash_input(&runner(context)?)?);
         }
         Ok(inputs)
@@ -212,10 +218,14 @@ fn evaluate_one(
 }
 
 /// The bundle that export's record speaks of, if it is still there.
-fn bundle_of(export_dir: &Path) -> Result<Option<PathBuf>, PipelineError> {
-    let record = StageRecord::read(export_dir)?;
-    let path = record.and_then(|r| r.figures["path"].as_str().map(PathBuf::from));
-    Ok(path.filter(|path| path.is_file()))
+fn bundle_of(export_dir: &Path) -> Result<Option<ExportedBundle>, PipelineError> {
+    let Some(record) = StageRecord::read(export_dir)? else {
+        return Ok(None);
+    };
+    let figure = |name: &str| record.figures[name].as_str().unwrap_or_default();
+    let path = PathBuf::from(figure("path"));
+    let name = format!("student, {} bundle", figure("precision"));
+    Ok(path.is_file().then_some(ExportedBundle { name, path }))
 }
 
 /// `slmrec-run`: the one in the settings, or the one beside this program.
@@ -245,17 +255,18 @@ struct BundleEvaluation {
 fn evaluate_bundle(
     context: &Context<'_>,
     dataset: &Dataset,
-    bundle: &Path,
+    bundle: &ExportedBundle,
 ) -> Result<Evaluation, PipelineError> {
+    let name = &bundle.name;
     context
         .reporter
-        .say(&format!("evaluate: {BUNDLE}, through slmrec-run"));
+        .say(&format!("evaluate: {name}, through slmrec-run"));
     let split = context.settings.evaluate.split;
     let split_name = to_json(&split)?;
     let mut command = Command::new(runner(context)?);
     command
         .args(["evaluate", "--format", "json", "--bundle"])
-        .arg(bundle)
+        .arg(&bundle.path)
         .arg("--dataset")
         .arg(context.work().dataset())
         .args(["--split", split_name.as_str().unwrap_or_default()]);
@@ -268,7 +279,7 @@ fn evaluate_bundle(
     let measured: BundleEvaluation = serde_json::from_slice(&output.stdout)
         .map_err(|e| failed(format!("its JSON is not an evaluation: {e}")))?;
     let evaluation = Evaluation::new(
-        BUNDLE,
+        name.as_str(),
         dataset,
         split,
         Protocol::default(),

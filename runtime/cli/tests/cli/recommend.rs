@@ -212,7 +212,14 @@ fn auto_without_onnx_runtime_is_tract_and_says_so() {
     // Away from the checkout, where `cargo xtask setup` may have put the library.
     let folder = tempfile::tempdir().expect("temporary folder");
     let program = folder.path().join("slmrec-run");
-    std::fs::copy(assert_cmd::cargo::cargo_bin!("slmrec-run"), &program).expect("copy");
+    let built = assert_cmd::cargo::cargo_bin!("slmrec-run");
+    // Copied by another process: were the copy open for writing here while another test forks, it
+    // could not be started ("text file busy").
+    let copied = std::process::Command::new("cp")
+        .arg(built)
+        .arg(&program)
+        .status();
+    assert!(copied.expect("cp runs").success());
     let mut command = assert_cmd::Command::new(program);
     command
         .env_clear()

@@ -139,8 +139,14 @@ mod tests {
     #[test]
     fn subjects_take_turns() {
         let order = std::cell::RefCell::new(String::new());
-        let mut a = || Ok::<(), ()>(order.borrow_mut().push('a'));
-        let mut b = || Ok::<(), ()>(order.borrow_mut().push('b'));
+        let mut a = || {
+            order.borrow_mut().push('a');
+            Ok::<(), ()>(())
+        };
+        let mut b = || {
+            order.borrow_mut().push('b');
+            Ok::<(), ()>(())
+        };
         let times = interleaved(1, 2, &mut [&mut a, &mut b]).expect("no error");
         assert_eq!(order.into_inner(), "ababab");
         assert_eq!(times.iter().map(|t| t.0.len()).collect::<Vec<_>>(), [2, 2]);

@@ -27,7 +27,7 @@ intermediate_size = 32
 max_history = 12
 dropout = 0.1
 [pretrain.train]
-epochs = 12
+epochs = 40
 batch_size = 32
 learning_rate = 0.005
 [model]
@@ -37,7 +37,8 @@ max_history = 12
 base = "base"
 layers = 4
 [teach.train]
-epochs = 4
+epochs = 10
+patience = 10
 batch_size = 16
 learning_rate = 0.005
 targets = "{targets}"
@@ -46,7 +47,8 @@ layers = 2
 [distill.objective]
 blocks = 2
 [distill.train]
-epochs = 4
+epochs = 10
+patience = 10
 batch_size = 16
 learning_rate = 0.005
 targets = "{targets}"
@@ -63,7 +65,7 @@ fn json(text: &str) -> Value {
 fn from_logs_to_recommendations() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let folder = dir.path();
-    write_interactions(folder, 150);
+    write_interactions(folder, 500);
     write_tiny_llama(&folder.join("base"));
     write_settings(folder, "item");
 

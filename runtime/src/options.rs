@@ -147,17 +147,19 @@ mod tests {
 
     #[test]
     fn search_order() {
-        let executable = Path::new("/work/target/release/slmrec-run");
+        let executable = Path::new("/home/me/slmrec/target/release/slmrec-run");
         let search = LibrarySearch::new(None, Some("".into()), Some(executable));
         assert_eq!(search.named, None);
         let folders: Vec<&str> = search.folders.iter().filter_map(|f| f.to_str()).collect();
         assert_eq!(
             folders,
             [
-                "/work/target/release",
-                "/work/target/release/.slmrec/onnxruntime",
-                "/work/target/.slmrec/onnxruntime",
-                "/work/.slmrec/onnxruntime",
+                "/home/me/slmrec/target/release",
+                "/home/me/slmrec/target/release/.slmrec/onnxruntime",
+                "/home/me/slmrec/target/.slmrec/onnxruntime",
+                "/home/me/slmrec/.slmrec/onnxruntime",
+                "/home/me/.slmrec/onnxruntime",
+                "/home/.slmrec/onnxruntime",
                 "/.slmrec/onnxruntime",
             ]
         );

@@ -2,7 +2,7 @@
 //!
 //! [`export`] reads what training left ([`checkpoint`], [`model`]), writes the encoder's graph
 //! ([`graph`]) in the precision asked for, computes the expected results of some histories with a
-//! plain forward pass ([`reference`]), and puts everything into one bundle file.
+//! plain forward pass ([`mod@reference`]), and puts everything into one bundle file.
 //! Nothing here trains, runs a graph, or touches the network.
 
 pub mod checkpoint;

@@ -26,7 +26,10 @@ impl fmt::Display for Comparison {
             writeln!(f, "{}", self.metrics_table(ranking))?;
         }
         if !self.paired.is_empty() {
-            writeln!(f, "\nDifferences on the same users (system - reference)")?;
+            writeln!(
+                f,
+                "\nDifferences on the same users (system - reference), full ranking, seen items removed"
+            )?;
             writeln!(f, "{}", self.paired_table())?;
         }
         writeln!(f)?;
@@ -54,24 +57,28 @@ impl Comparison {
         table
     }
 
+    /// The headline ranking, each pair once, the later system against the earlier one. The other
+    /// rankings and directions are in the JSON.
     fn paired_table(&self) -> Table {
+        let place = |name: &str| self.rows.iter().position(|row| row.system == name);
         let mut table = new_table(
-            ["system", "reference", "ranking", "HR@10", "NDCG@10"]
+            ["system", "reference", "HR@10", "NDCG@10"]
                 .map(str::to_owned)
                 .to_vec(),
-            3,
+            2,
         );
+        table.load_style(presets::UTF8_FULL_CONDENSED);
         for row in &self.paired {
-            for ranking in Ranking::ALL {
-                let difference = row.difference.get(ranking);
-                table.add_row([
-                    row.system.clone(),
-                    row.reference.clone(),
-                    short(ranking, self.protocol),
-                    difference_cell(difference.hr_10),
-                    difference_cell(difference.ndcg_10),
-                ]);
+            if place(&row.system) < place(&row.reference) {
+                continue;
             }
+            let difference = row.difference.get(Ranking::SeenRemoved);
+            table.add_row([
+                row.system.clone(),
+                row.reference.clone(),
+                difference_cell(difference.hr_10),
+                difference_cell(difference.ndcg_10),
+            ]);
         }
         table
     }
@@ -96,14 +103,6 @@ fn difference_cell(interval: Interval) -> String {
         "{:+.4} [{:+.4}, {:+.4}] {mark}",
         interval.mean, interval.low, interval.high
     )
-}
-
-fn short(ranking: Ranking, protocol: Protocol) -> String {
-    match ranking {
-        Ranking::SeenRemoved => "seen removed".into(),
-        Ranking::SeenKept => "seen kept".into(),
-        Ranking::Sampled => format!("1+{}", protocol.negatives),
-    }
 }
 
 fn title(ranking: Ranking, protocol: Protocol) -> String {
@@ -152,8 +151,8 @@ mod tests {
     #[test]
     fn shows_systems_blocks_marks_and_definitions() {
         let all = [
-            evaluation("good", |_| 1),
             evaluation("base", |user| 20 - user),
+            evaluation("good", |_| 1),
         ];
         let comparison = Comparison::new(&all, &["base"]).expect("same targets");
         insta::assert_snapshot!(comparison.to_string());

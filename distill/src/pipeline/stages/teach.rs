@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use slmrec_core::Dataset;
+use slmrec_core::{Dataset, hash};
 
 use super::super::settings::LayerChoice;
-use super::super::stage::{Stage, hash_input};
+use super::super::stage::{Stage, hash_input, io_error};
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::{Context, Training, input_hash, seeded, to_json, vocabulary_hash};
 use crate::fetch;
@@ -76,16 +76,29 @@ pub(super) fn model_inputs(
 ) -> Result<BTreeMap<String, String>, PipelineError> {
     let dataset = WorkDir::finished(context.work.dataset(), "prepare")?;
     let sasrec = WorkDir::finished(context.work.sasrec(), "pretrain")?;
-    let weights = if base.is_dir() {
-        base.join("config.json")
-    } else {
-        base.to_owned()
-    };
     Ok(BTreeMap::from([
         ("dataset".to_owned(), input_hash(&dataset)?),
         ("sasrec".to_owned(), input_hash(&sasrec)?),
-        ("base".to_owned(), hash_input(&weights)?),
+        ("base".to_owned(), base_hash(base)?),
     ]))
+}
+
+/// SHA-256 of a GGUF file, or over every file of a Hugging Face directory: other weights or another
+/// tokenizer make another model.
+fn base_hash(base: &Path) -> Result<String, PipelineError> {
+    if !base.is_dir() {
+        return hash_input(base);
+    }
+    let mut lines = Vec::new();
+    for entry in std::fs::read_dir(base).map_err(|e| io_error(base, e))? {
+        let path = entry.map_err(|e| io_error(base, e))?.path();
+        if path.is_file() {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            lines.push(format!("{name}  {}\n", hash_input(&path)?));
+        }
+    }
+    lines.sort_unstable();
+    Ok(hash::sha256_hex(lines.concat().as_bytes()))
 }
 
 /// `layers` layers of the pretrained model between fresh projections.

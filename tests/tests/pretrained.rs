@@ -67,7 +67,7 @@ fn run(base: &PretrainedBase, embeddings: &Tensor) -> Tensor {
         lengths: vec![tokens],
     };
     body.expect("body")
-        .forward(embeddings, segments, &mut Mode::Eval, &[])
+        .forward(embeddings, segments, None, &mut Mode::Eval, &[])
         .expect("forward")
         .0
 }

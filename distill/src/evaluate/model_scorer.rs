@@ -5,7 +5,7 @@ use slmrec_core::ItemIndex;
 use slmrec_core::history::newest;
 
 use super::{EvaluateError, Scorer};
-use crate::model::{HistoryBatch, Mode, SequentialModel};
+use crate::model::{HistoryBatch, Mode, ReadAt, SequentialModel};
 
 /// Histories of one forward pass.
 const BATCH: usize = 64;
@@ -43,10 +43,10 @@ impl<'a> ModelScorer<'a> {
 
     /// Scores `[B][N]` of histories of about one length.
     fn score_batch(&self, histories: &[&[ItemIndex]]) -> Result<Vec<Vec<f32>>> {
-        let batch = HistoryBatch::new(histories, self.catalog.device())?;
+        let batch = HistoryBatch::new(histories, self.catalog.device())?.reading(ReadAt::LastItem);
         let vectors = self.model.forward(&batch, Mode::Eval, &[])?.user_vectors;
         let (b, s, d) = vectors.dims3()?;
-        // One position is the `response` readout (or histories of one item); else the last real one.
+        // A model may still give every position.
         let users = if s == 1 {
             vectors.reshape((b, d))?
         } else {

@@ -6,6 +6,16 @@
 use candle_core::{Device, Result, Tensor};
 use slmrec_core::ItemIndex;
 
+/// At which items of a history its user vector is read (`item` readout, SASRec).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadAt {
+    /// At every item.
+    #[default]
+    EveryItem,
+    /// At the last item only, which saves the work that only the others need.
+    LastItem,
+}
+
 /// Histories `[B, S]`, padded on the right with row 0, and their true lengths.
 #[derive(Clone, Debug)]
 pub struct HistoryBatch {
@@ -13,6 +23,8 @@ pub struct HistoryBatch {
     pub items: Tensor,
     /// True lengths, each in `1..=S`.
     pub lengths: Vec<usize>,
+    /// Where user vectors are read.
+    pub read: ReadAt,
 }
 
 impl HistoryBatch {
@@ -33,7 +45,18 @@ impl HistoryBatch {
             }
         }
         let items = Tensor::from_vec(rows, (histories.len(), longest), device)?;
-        Ok(Self { items, lengths })
+        Ok(Self {
+            items,
+            lengths,
+            read: ReadAt::EveryItem,
+        })
+    }
+
+    /// The same histories, read elsewhere.
+    #[must_use]
+    pub fn reading(mut self, read: ReadAt) -> Self {
+        self.read = read;
+        self
     }
 
     /// Number of histories B.

@@ -161,6 +161,7 @@ impl LlmRecommender {
             max_history: config.max_history,
             training: BodyTraining::Frozen,
             train_item_embeddings: false,
+            activation_checkpointing: false,
         };
         let (base, own) = load_parts(dir, &LayerSelection::All, &config, device)?;
         Self::from_parts(&base, &own, &settings, 0).map_err(ModelFileError::tensor(dir))

@@ -9,6 +9,16 @@ use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 #[derive(Debug)]
 pub struct MaskRng(ChaCha8Rng);
 
+/// Which values of a tensor are dropped, by their index alone: nothing is stored, and a backward
+/// pass finds the same mask again.
+#[derive(Clone, Copy, Debug)]
+pub struct Mask {
+    low: u32,
+    high: u32,
+    threshold: u32,
+    keep: f32,
+}
+
 impl MaskRng {
     /// The stream of step `step` of a run seeded with `seed`.
     #[must_use]
@@ -18,7 +28,17 @@ impl MaskRng {
         Self(rng)
     }
 
-    /// Zeroes each value with probability `p` and scales the others by `1 / (1 - p)`.
+    /// A new mask that zeroes each value with probability `p` and scales the others by `1 / (1 - p)`.
+    pub fn mask(&mut self, p: f64) -> Mask {
+        Mask {
+            low: self.0.next_u32(),
+            high: self.0.next_u32(),
+            threshold: (p * f64::from(u32::MAX)) as u32,
+            keep: (1.0 / (1.0 - p)) as f32,
+        }
+    }
+
+    /// Applies a new mask of probability `p`.
     ///
     /// # Errors
     /// Only what candle reports for making and multiplying tensors.
@@ -26,17 +46,73 @@ impl MaskRng {
         if p <= 0.0 {
             return Ok(x.clone());
         }
-        let threshold = (p * f64::from(u32::MAX)) as u32;
-        let keep = (1.0 / (1.0 - p)) as f32;
-        let mask: Vec<f32> = (0..x.elem_count())
-            .map(|_| {
-                if self.0.next_u32() < threshold {
-                    0.0
-                } else {
-                    keep
-                }
-            })
-            .collect();
+        self.mask(p).apply(x)
+    }
+}
+
+impl Mask {
+    /// What the value at `index` is multiplied with.
+    #[inline(always)]
+    #[must_use]
+    pub fn factor(&self, index: usize) -> f32 {
+        // Two rounds of murmur3's finalizer, which 32-bit vector instructions have.
+        let bits = mix(mix(index as u32 ^ self.low) ^ self.high);
+        if bits < self.threshold {
+            0.0
+        } else {
+            self.keep
+        }
+    }
+
+    /// The product with a tensor of any shape.
+    ///
+    /// # Errors
+    /// Only what candle reports for making and multiplying tensors.
+    pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let mask: Vec<f32> = (0..x.elem_count()).map(|at| self.factor(at)).collect();
         x * Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?
+    }
+}
+
+#[inline(always)]
+fn mix(mut x: u32) -> u32 {
+    x = (x ^ (x >> 16)).wrapping_mul(0x85eb_ca6b);
+    x = (x ^ (x >> 13)).wrapping_mul(0xc2b2_ae35);
+    x ^ (x >> 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_drop_the_asked_share_and_differ() {
+        let mut rng = MaskRng::new(1, 2);
+        let (first, second) = (rng.mask(0.3), rng.mask(0.3));
+        let count = 100_000;
+        let dropped = |mask: Mask| (0..count).filter(|i| mask.factor(*i) == 0.0).count();
+        for mask in [first, second] {
+            let share = dropped(mask) as f64 / f64::from(count as u32);
+            // Five standard deviations of a binomial share.
+            assert!((share - 0.3).abs() < 0.008, "{share}");
+        }
+        let both = (0..count)
+            .filter(|i| first.factor(*i) == 0.0 && second.factor(*i) == 0.0)
+            .count() as f64;
+        assert!(
+            (both / f64::from(count as u32) - 0.09).abs() < 0.005,
+            "{both}"
+        );
+        // Neighbours are independent.
+        let pairs = (0..count)
+            .filter(|i| first.factor(*i) == 0.0 && first.factor(i + 1) == 0.0)
+            .count() as f64;
+        assert!(
+            (pairs / f64::from(count as u32) - 0.09).abs() < 0.005,
+            "{pairs}"
+        );
+        assert_eq!(first.factor(5), MaskRng::new(1, 2).mask(0.3).factor(5));
+        let kept = (0..100).map(|i| first.factor(i)).fold(0.0, f32::max);
+        assert!((kept - 1.0 / 0.7).abs() < 1e-6);
     }
 }

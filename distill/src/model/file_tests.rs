@@ -79,6 +79,7 @@ fn a_student_begins_with_its_teachers_layers() {
         max_history: 5,
         training: BodyTraining::Full,
         train_item_embeddings: false,
+        activation_checkpointing: false,
     };
     let start =
         |layers| LlmRecommender::start_from(dir.path(), &layers, &settings, 0, &Device::Cpu);

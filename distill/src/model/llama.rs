@@ -1,7 +1,5 @@
-//! The decoder of the Llama family: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
-//!
-//! Config → Attention → Mlp → DecoderLayer → LlamaBody, with Hugging Face's tensor names. The body
-//! takes embeddings, not token ids, packed as [`Segments`] says.
+//! The decoder of the Llama family: decoder layers and the final norm, with Hugging Face's tensor
+//! names. The body takes embeddings, not token ids, packed as [`Segments`] says.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,10 +8,9 @@ use candle_core::{Result, Tensor};
 use slmrec_export::checkpoint::LlamaConfig;
 
 use super::Mode;
-use super::lora::{BodyTraining, Linear, TargetModule};
-use super::ops::attention::{Heads, Rope, Segments, causal_attention};
-use super::ops::norm::rms_norm;
-use super::ops::swiglu::swiglu;
+use super::decoder_layer::{Builder, DecoderLayer, Pass, RmsNorm};
+use super::lora::BodyTraining;
+use super::ops::attention::{Rope, Segments};
 use super::parameters::Parameters;
 
 /// Tensors by Hugging Face name.
@@ -52,217 +49,6 @@ pub fn layer_shapes(config: &LlamaConfig) -> [(&'static str, Vec<usize>); 9] {
     ]
 }
 
-/// Where a layer takes its tensors, and where it registers what is trained of them.
-struct Builder<'a> {
-    tensors: &'a Tensors,
-    training: &'a BodyTraining,
-    seed: u64,
-    parameters: Parameters,
-}
-
-impl Builder<'_> {
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        match self.tensors.get(name) {
-            Some(tensor) if tensor.dims() == shape => Ok(tensor.clone()),
-            Some(tensor) => {
-                candle_core::bail!("{name}: expected {shape:?}, found {:?}", tensor.dims())
-            }
-            None => candle_core::bail!("{name}: missing"),
-        }
-    }
-
-    fn linear(&mut self, layer: &str, module: TargetModule, shape: [usize; 2]) -> Result<Linear> {
-        let name = format!("{layer}.{}", module.path());
-        let weight = self.tensor(&format!("{name}.weight"), &shape)?;
-        Linear::new(
-            &weight,
-            &name,
-            module,
-            self.training,
-            self.seed,
-            &mut self.parameters,
-        )
-    }
-
-    fn norm(&mut self, name: &str, config: &LlamaConfig) -> Result<RmsNorm> {
-        let name = format!("{name}.weight");
-        let weight = self.tensor(&name, &[config.hidden_size])?;
-        let trained = *self.training == BodyTraining::Full;
-        let weight = if trained {
-            self.parameters.insert(name, &weight)?.as_tensor().clone()
-        } else {
-            weight.detach()
-        };
-        Ok(RmsNorm {
-            weight,
-            eps: config.rms_norm_eps,
-            trained,
-        })
-    }
-}
-
-#[derive(Debug)]
-struct RmsNorm {
-    weight: Tensor,
-    eps: f64,
-    trained: bool,
-}
-
-impl RmsNorm {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        rms_norm(x, &self.weight, self.eps, self.trained)
-    }
-}
-
-/// What all layers of one forward pass share.
-struct Pass<'a, 'b> {
-    segments: Arc<Segments>,
-    mode: &'a mut Mode<'b>,
-    dropout: f64,
-}
-
-impl Pass<'_, '_> {
-    /// The adapters' input: `x` with some values dropped while training.
-    fn drop(&mut self, x: &Tensor, readers: &[&Linear]) -> Result<Option<Tensor>> {
-        match self.mode {
-            Mode::Train(rng) if self.dropout > 0.0 && readers.iter().any(|l| l.has_adapter()) => {
-                rng.dropout(x, self.dropout).map(Some)
-            }
-            Mode::Train(_) | Mode::Eval => Ok(None),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Attention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    o_proj: Linear,
-    heads: Heads,
-    rope: Rope,
-}
-
-impl Attention {
-    fn new(
-        layer: &str,
-        config: &LlamaConfig,
-        rope: &Rope,
-        builder: &mut Builder<'_>,
-    ) -> Result<Self> {
-        let heads = Heads {
-            query: config.num_attention_heads,
-            key_value: config.kv_heads(),
-            dim: config.head_size(),
-        };
-        let (hidden, q, kv) = (
-            config.hidden_size,
-            heads.query * heads.dim,
-            heads.key_value * heads.dim,
-        );
-        Ok(Self {
-            q_proj: builder.linear(layer, TargetModule::QProj, [q, hidden])?,
-            k_proj: builder.linear(layer, TargetModule::KProj, [kv, hidden])?,
-            v_proj: builder.linear(layer, TargetModule::VProj, [kv, hidden])?,
-            o_proj: builder.linear(layer, TargetModule::OProj, [hidden, q])?,
-            heads,
-            rope: rope.clone(),
-        })
-    }
-
-    fn forward(&self, x: &Tensor, pass: &mut Pass<'_, '_>) -> Result<Tensor> {
-        let dropped = pass.drop(x, &[&self.q_proj, &self.k_proj, &self.v_proj])?;
-        let q = self.q_proj.forward(x, dropped.as_ref())?;
-        let k = self.k_proj.forward(x, dropped.as_ref())?;
-        let v = self.v_proj.forward(x, dropped.as_ref())?;
-        let x = causal_attention((&q, &k, &v), self.heads, &pass.segments, &self.rope)?;
-        let dropped = pass.drop(&x, &[&self.o_proj])?;
-        self.o_proj.forward(&x, dropped.as_ref())
-    }
-}
-
-#[derive(Debug)]
-struct Mlp {
-    gate_proj: Linear,
-    up_proj: Linear,
-    down_proj: Linear,
-}
-
-impl Mlp {
-    fn new(layer: &str, config: &LlamaConfig, builder: &mut Builder<'_>) -> Result<Self> {
-        let (hidden, mlp) = (config.hidden_size, config.intermediate_size);
-        Ok(Self {
-            gate_proj: builder.linear(layer, TargetModule::GateProj, [mlp, hidden])?,
-            up_proj: builder.linear(layer, TargetModule::UpProj, [mlp, hidden])?,
-            down_proj: builder.linear(layer, TargetModule::DownProj, [hidden, mlp])?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor, pass: &mut Pass<'_, '_>) -> Result<Tensor> {
-        let dropped = pass.drop(x, &[&self.gate_proj, &self.up_proj])?;
-        let gate = self.gate_proj.forward(x, dropped.as_ref())?;
-        let up = self.up_proj.forward(x, dropped.as_ref())?;
-        let x = swiglu(&gate, &up)?;
-        let dropped = pass.drop(&x, &[&self.down_proj])?;
-        self.down_proj.forward(&x, dropped.as_ref())
-    }
-}
-
-#[derive(Debug)]
-struct DecoderLayer {
-    input_layernorm: RmsNorm,
-    attention: Attention,
-    post_attention_layernorm: RmsNorm,
-    mlp: Mlp,
-}
-
-impl DecoderLayer {
-    fn new(
-        index: usize,
-        config: &LlamaConfig,
-        rope: &Rope,
-        builder: &mut Builder<'_>,
-    ) -> Result<Self> {
-        let name = format!("model.layers.{index}");
-        Ok(Self {
-            input_layernorm: builder.norm(&format!("{name}.input_layernorm"), config)?,
-            attention: Attention::new(&name, config, rope, builder)?,
-            post_attention_layernorm: builder
-                .norm(&format!("{name}.post_attention_layernorm"), config)?,
-            mlp: Mlp::new(&name, config, builder)?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor, pass: &mut Pass<'_, '_>) -> Result<Tensor> {
-        let x = (x + self
-            .attention
-            .forward(&self.input_layernorm.forward(x)?, pass)?)?;
-        let mlp = self
-            .mlp
-            .forward(&self.post_attention_layernorm.forward(&x)?, pass)?;
-        x + mlp
-    }
-
-    fn norms(&self) -> [(&'static str, &RmsNorm); 2] {
-        [
-            ("input_layernorm", &self.input_layernorm),
-            ("post_attention_layernorm", &self.post_attention_layernorm),
-        ]
-    }
-
-    fn linears(&self) -> [(TargetModule, &Linear); 7] {
-        [
-            (TargetModule::QProj, &self.attention.q_proj),
-            (TargetModule::KProj, &self.attention.k_proj),
-            (TargetModule::VProj, &self.attention.v_proj),
-            (TargetModule::OProj, &self.attention.o_proj),
-            (TargetModule::GateProj, &self.mlp.gate_proj),
-            (TargetModule::UpProj, &self.mlp.up_proj),
-            (TargetModule::DownProj, &self.mlp.down_proj),
-        ]
-    }
-}
-
 /// Decoder layers and the final norm.
 #[derive(Debug)]
 pub struct LlamaBody {
@@ -270,6 +56,7 @@ pub struct LlamaBody {
     layers: Vec<DecoderLayer>,
     norm: RmsNorm,
     dropout: f64,
+    recompute: bool,
     parameters: Parameters,
 }
 
@@ -307,12 +94,23 @@ impl LlamaBody {
             layers,
             norm,
             dropout,
+            recompute: false,
             parameters: builder.parameters,
         })
     }
 
-    /// Runs packed embeddings `[tokens, H]`. Returns the states `[tokens, H]` after the final norm,
-    /// and one state per entry of `state_layers`, as [`super::SequentialModel::forward`] says.
+    /// Keeps only the inputs of the layers while training and computes the rest again in the
+    /// backward pass (activation checkpointing), where the fused layer runs. The result is the same.
+    #[must_use]
+    pub fn with_activation_checkpointing(mut self, on: bool) -> Self {
+        self.recompute = on;
+        self
+    }
+
+    /// Runs packed embeddings `[tokens, H]`. Returns the states after the final norm of the tokens
+    /// that are read (`reads`, ascending; `None` for all) `[reads, H]`, and one state per entry of
+    /// `state_layers`, as [`super::SequentialModel::forward`] says: after the last layer at the
+    /// tokens that are read, after inner layers at all.
     ///
     /// # Errors
     /// Shapes that do not fit, or a layer number outside `1..=L`.
@@ -320,6 +118,7 @@ impl LlamaBody {
         &self,
         embeddings: &Tensor,
         segments: Segments,
+        reads: Option<Vec<u32>>,
         mode: &mut Mode<'_>,
         state_layers: &[usize],
     ) -> Result<(Tensor, Vec<Tensor>)> {
@@ -329,24 +128,33 @@ impl LlamaBody {
                 "state of layer {layer} asked for, the model has layers 1 to {last}"
             );
         }
+        let mut reads = reads.map(Arc::new);
         let mut pass = Pass {
             segments: Arc::new(segments),
             mode,
             dropout: self.dropout,
+            recompute: self.recompute,
         };
         let mut x = embeddings.clone();
         let mut after = Vec::with_capacity(last);
-        for layer in &self.layers {
-            x = layer.forward(&x, &mut pass)?;
-            after.push(x.clone());
+        for (index, layer) in self.layers.iter().enumerate() {
+            // Only the last layer's output is not looked at by a later token.
+            let reads = if index + 1 == last {
+                reads.take()
+            } else {
+                None
+            };
+            x = layer.forward(&x, reads, &mut pass)?;
+            if state_layers.contains(&(index + 1)) {
+                after.push((index + 1, x.clone()));
+            }
         }
         let x = self.norm.forward(&x)?;
         let state = |&layer: &usize| {
-            if layer == last {
-                x.clone()
-            } else {
-                after[layer - 1].clone()
-            }
+            let inner = after
+                .iter()
+                .find(|(index, _)| *index == layer && layer < last);
+            inner.map_or_else(|| x.clone(), |(_, state)| state.clone())
         };
         let states = state_layers.iter().map(state).collect();
         Ok((x, states))
@@ -373,10 +181,8 @@ impl LlamaBody {
             Tensors::from([("model.norm.weight".to_owned(), self.norm.weight.detach())]);
         for (index, layer) in self.layers.iter().enumerate() {
             for (name, norm) in layer.norms() {
-                tensors.insert(
-                    format!("model.layers.{index}.{name}.weight"),
-                    norm.weight.detach(),
-                );
+                let name = format!("model.layers.{index}.{name}.weight");
+                tensors.insert(name, norm.weight.detach());
             }
             for (module, linear) in layer.linears() {
                 let name = format!("model.layers.{index}.{}.weight", module.path());

@@ -90,6 +90,8 @@ impl TargetModule {
 /// A weight `[out, in]` without bias, in one of the three ways of training.
 pub struct Linear {
     weight: Tensor,
+    /// The weights of this layer and its neighbours in one piece of memory, where they are stacked.
+    stacked: Tensor,
     trained: bool,
     adapter: Option<Adapter>,
 }
@@ -117,6 +119,7 @@ impl Linear {
     ) -> Result<Self> {
         let frozen = Self {
             weight: weight.detach(),
+            stacked: weight.detach(),
             trained: false,
             adapter: None,
         };
@@ -125,6 +128,7 @@ impl Linear {
                 let var = parameters.insert(format!("{name}.weight"), weight)?;
                 Ok(Self {
                     weight: var.as_tensor().clone(),
+                    stacked: var.as_tensor().clone(),
                     trained: true,
                     adapter: None,
                 })
@@ -138,6 +142,48 @@ impl Linear {
             }
             BodyTraining::Lora(_) | BodyTraining::Frozen => Ok(frozen),
         }
+    }
+
+    /// Puts two frozen weights that read the same input into one piece of memory, so that one product
+    /// serves both.
+    ///
+    /// # Errors
+    /// Weights whose inputs differ.
+    pub(super) fn stack(first: &mut Self, second: &mut Self) -> Result<()> {
+        if first.trained || second.trained {
+            return Ok(());
+        }
+        let stacked = Tensor::cat(&[&first.weight, &second.weight], 0)?;
+        let (rows, more) = (first.weight.dim(0)?, second.weight.dim(0)?);
+        first.weight = stacked.narrow(0, 0, rows)?;
+        second.weight = stacked.narrow(0, rows, more)?;
+        first.stacked = stacked.clone();
+        second.stacked = stacked;
+        Ok(())
+    }
+
+    /// `(out, in)`
+    pub(super) fn shape(&self) -> (usize, usize) {
+        let out = self.weight.dims().first().copied().unwrap_or(0);
+        (out, self.weight.elem_count() / out.max(1))
+    }
+
+    pub(super) fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    pub(super) fn stacked(&self) -> &Tensor {
+        &self.stacked
+    }
+
+    pub(super) fn trained(&self) -> bool {
+        self.trained
+    }
+
+    /// The adapter's `A [r, in]`, `B [out, r]` and scale.
+    pub(super) fn adapter(&self) -> Option<(&Tensor, &Tensor, f64)> {
+        let adapter = self.adapter.as_ref()?;
+        Some((adapter.a.as_tensor(), adapter.b.as_tensor(), adapter.scale))
     }
 
     /// `x [tokens, in]` to `[tokens, out]`. `dropped` is the adapter's input when it differs.

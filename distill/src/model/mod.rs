@@ -3,6 +3,7 @@
 pub mod base;
 pub mod batch;
 pub mod checkpoint;
+mod decoder_layer;
 pub mod dropout;
 pub mod file_error;
 #[cfg(test)]
@@ -21,7 +22,7 @@ pub mod weights_file;
 use candle_core::{Result, Tensor};
 
 pub use base::{LayerSelection, PretrainedBase, PromptText};
-pub use batch::HistoryBatch;
+pub use batch::{HistoryBatch, ReadAt};
 pub use checkpoint::{CheckpointInfo, read_recommender_config, write_checkpoint};
 pub use dropout::MaskRng;
 pub use file_error::ModelFileError;
@@ -34,7 +35,8 @@ pub use sasrec::{SasRec, SasRecError, SasRecSettings};
 #[derive(Debug)]
 pub struct ModelOutput {
     /// User vectors `[B, S, D]` at item positions (`item` readout, SASRec), or `[B, 1, D]` at the
-    /// last suffix token (`response` readout). At padded positions the values mean nothing.
+    /// last suffix token (`response` readout) or at the last item ([`ReadAt::LastItem`]). At padded
+    /// positions the values mean nothing.
     pub user_vectors: Tensor,
     /// Hidden states at the same positions, `[B, S or 1, H]`, one per entry of the `state_layers`
     /// that were asked for, in that order.
@@ -45,7 +47,7 @@ pub struct ModelOutput {
 pub enum Mode<'a> {
     /// Dropout on; masks come from this stream.
     Train(&'a mut MaskRng),
-    /// No dropout.
+    /// No dropout, and no gradient is promised: fused layers keep nothing for a backward pass.
     Eval,
 }
 

@@ -17,7 +17,7 @@ use super::lora::{BodyTraining, LoraSettings};
 use super::ops::attention::Segments;
 use super::ops::linear::linear;
 use super::parameters::Parameters;
-use super::{HistoryBatch, Mode, ModelOutput, SequentialModel};
+use super::{HistoryBatch, Mode, ModelOutput, ReadAt, SequentialModel};
 
 /// What stands around the body, and what of it is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct LlmSettings {
     pub training: BodyTraining,
     /// Whether the item embeddings are trained too.
     pub train_item_embeddings: bool,
+    /// Whether training keeps only the inputs of the decoder layers and computes the rest again in
+    /// the backward pass: less memory, about a third more time, the same result.
+    pub activation_checkpointing: bool,
 }
 
 impl Default for LlmSettings {
@@ -40,6 +43,7 @@ impl Default for LlmSettings {
             max_history: 50,
             training: BodyTraining::Lora(LoraSettings::default()),
             train_item_embeddings: false,
+            activation_checkpointing: false,
         }
     }
 }
@@ -125,7 +129,8 @@ impl LlmRecommender {
             &settings.training,
             positions,
             seed,
-        )?;
+        )?
+        .with_activation_checkpointing(settings.activation_checkpointing);
         let mut parameters = Parameters::default();
         parameters.extend("body.", body.parameters())?;
         let mut take = |name: &str, trained: bool| match own.get(name) {
@@ -275,23 +280,38 @@ impl LlmRecommender {
         source.index_select(&index(order, self.device())?, 0)
     }
 
-    /// For each place of the output, the packed token that is read there.
-    fn read_places(&self, batch: &HistoryBatch, segments: &Segments) -> Result<(usize, Vec<u32>)> {
+    /// The packed tokens where user vectors are read, ascending, and for each place of the output
+    /// `[B, width]` which of them stands there (at padded places, any).
+    fn reads(&self, batch: &HistoryBatch, segments: &Segments) -> Result<Reads> {
         let rows = segments.starts().into_iter().zip(&segments.lengths);
-        Ok(match self.settings.readout {
-            Readout::Response => (
-                1,
-                rows.map(|(start, len)| (start + len - 1) as u32).collect(),
-            ),
-            Readout::Item => {
-                let (_, longest) = batch.items.dims2()?;
-                let places = rows.flat_map(|(start, len)| {
-                    (0..longest).map(move |t| (start + t.min(len - 1)) as u32)
-                });
-                (longest, places.collect())
-            }
+        if self.settings.readout == Readout::Response || batch.read == ReadAt::LastItem {
+            let tokens = rows.map(|(start, len)| (start + len - 1) as u32).collect();
+            let places = (0..batch.size() as u32).collect();
+            return Ok(Reads {
+                tokens,
+                places,
+                width: 1,
+            });
+        }
+        let (_, width) = batch.items.dims2()?;
+        let first = segments.prefix;
+        let place = |(start, len): (usize, &usize)| {
+            let (start, len) = (start - first, *len);
+            (0..width).map(move |t| (start + t.min(len - 1)) as u32)
+        };
+        Ok(Reads {
+            tokens: (first as u32..segments.tokens() as u32).collect(),
+            places: rows.flat_map(place).collect(),
+            width,
         })
     }
+}
+
+/// Where user vectors are read.
+struct Reads {
+    tokens: Vec<u32>,
+    places: Vec<u32>,
+    width: usize,
 }
 
 impl SequentialModel for LlmRecommender {
@@ -313,21 +333,32 @@ impl SequentialModel for LlmRecommender {
             prefix: self.prompt.prefix_tokens.len(),
             lengths: batch.lengths.iter().map(|len| len + suffix).collect(),
         };
-        let (width, places) = self.read_places(batch, &segments)?;
-        let places = index(places, self.device())?;
+        let reads = self.reads(batch, &segments)?;
+        let at_reads = index(reads.places.clone(), self.device())?;
+        let everywhere: Vec<u32> = (reads.places.iter())
+            .map(|place| reads.tokens[*place as usize])
+            .collect();
+        let everywhere = index(everywhere, self.device())?;
+        let all = reads.tokens.len() == segments.tokens();
         let embeddings = self.embed(batch)?;
-        let (last, states) = self
-            .body
-            .forward(&embeddings, segments, &mut mode, state_layers)?;
-        let read = |x: &Tensor| x.index_select(&places, 0);
+        let (last, states) = self.body.forward(
+            &embeddings,
+            segments,
+            (!all).then_some(reads.tokens),
+            &mut mode,
+            state_layers,
+        )?;
         let unpack = |x: Tensor| {
             let features = x.dims2()?.1;
-            x.reshape((rows, width, features))
+            x.reshape((rows, reads.width, features))
         };
-        let user_vectors = unpack(linear(&read(&last)?, &self.user_projection)?)?;
-        let states = states
-            .iter()
-            .map(|state| unpack(read(state)?))
+        let users = linear(&last, &self.user_projection)?;
+        let user_vectors = unpack(users.index_select(&at_reads, 0)?)?;
+        let states = (states.iter().zip(state_layers))
+            .map(|(state, layer)| {
+                let last = *layer == self.num_layers();
+                unpack(state.index_select(if last { &at_reads } else { &everywhere }, 0)?)
+            })
             .collect::<Result<_>>()?;
         Ok(ModelOutput {
             user_vectors,

@@ -86,7 +86,9 @@ fn run_tiny(body: &LlamaBody, x: &Tensor) -> Vec<Tensor> {
         lengths: vec![len; rows],
     };
     let packed = x.reshape((rows * len, hidden)).expect("packed");
-    body.forward(&packed, segments, &mut Mode::Eval, &[1, 2, 3])
+    // Evaluation would keep no graph.
+    let mut rng = MaskRng::new(0, 0);
+    body.forward(&packed, segments, None, &mut Mode::Train(&mut rng), &[1, 2, 3])
         .expect("forward")
         .1
 }
@@ -216,6 +218,7 @@ pub(super) fn tiny_recommender(
         max_history: 5,
         training,
         train_item_embeddings: false,
+        activation_checkpointing: false,
     };
     LlmRecommender::from_parts(&base, &own, &settings, 0).expect("recommender")
 }

@@ -3,7 +3,11 @@
 use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::simd::{dot, vectorized};
 use super::{cpu_slice, fused, with_slice};
+
+/// Rows per task.
+const ROWS: usize = 32;
 
 /// `weight * x / sqrt(mean(x²) + eps)` over the last dimension of `x [tokens, H]`, `weight [H]`.
 /// The weight's gradient is computed only when `trained`.
@@ -27,16 +31,82 @@ pub fn rms_norm_slow(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     x.broadcast_div(&scale)?.broadcast_mul(weight)
 }
 
+#[inline(always)]
+fn inverse_rms(row: &[f32], eps: f64) -> f32 {
+    let mean = dot(row, row) / row.len() as f32;
+    (mean + eps as f32).sqrt().recip()
+}
+
+/// The norm of each row of `x [tokens, H]`.
+pub(super) fn norm_rows(x: &[f32], w: &[f32], eps: f64) -> Vec<f32> {
+    let width = w.len();
+    let mut y = vec![0f32; x.len()];
+    let tasks = y.par_chunks_mut(ROWS * width);
+    tasks.zip(x.par_chunks(ROWS * width)).for_each(|(y, x)| {
+        vectorized(
+            #[inline(always)]
+            || {
+                for (y, x) in y.chunks_mut(width).zip(x.chunks(width)) {
+                    let inverse = inverse_rms(x, eps);
+                    for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
+                        *y = x * inverse * w;
+                    }
+                }
+            },
+        );
+    });
+    y
+}
+
+/// Adds the gradient of [`norm_rows`] with respect to `x` onto `dx`. With r = 1 / rms:
+/// `dx = r (g w) - x r³ / H * sum(g w x)`.
+pub(super) fn add_norm_gradient(dx: &mut [f32], x: &[f32], w: &[f32], g: &[f32], eps: f64) {
+    let width = w.len();
+    let tasks = dx.par_chunks_mut(ROWS * width);
+    tasks
+        .zip(x.par_chunks(ROWS * width))
+        .zip(g.par_chunks(ROWS * width))
+        .for_each(|((dx, x), g)| {
+            let mut gw = vec![0f32; width];
+            vectorized(
+                #[inline(always)]
+                || {
+                    let rows = dx.chunks_mut(width).zip(x.chunks(width));
+                    for ((dx, x), g) in rows.zip(g.chunks(width)) {
+                        let r = inverse_rms(x, eps);
+                        for ((gw, g), w) in gw.iter_mut().zip(g).zip(w) {
+                            *gw = g * w;
+                        }
+                        let back = dot(&gw, x) * r * r * r / width as f32;
+                        for ((dx, gw), x) in dx.iter_mut().zip(&gw).zip(x) {
+                            *dx += gw * r - x * back;
+                        }
+                    }
+                },
+            );
+        });
+}
+
+/// The gradient of [`norm_rows`] with respect to the weight: `sum over tokens of g x r`.
+pub(super) fn norm_weight_gradient(x: &[f32], g: &[f32], width: usize, eps: f64) -> Vec<f32> {
+    let mut dw = vec![0f32; width];
+    vectorized(
+        #[inline(always)]
+        || {
+            for (x, g) in x.chunks(width).zip(g.chunks(width)) {
+                let r = inverse_rms(x, eps);
+                for ((d, x), g) in dw.iter_mut().zip(x).zip(g) {
+                    *d += g * x * r;
+                }
+            }
+        },
+    );
+    dw
+}
+
 struct RmsNorm {
     eps: f64,
     trained: bool,
-}
-
-impl RmsNorm {
-    fn inverse_rms(&self, row: &[f32]) -> f32 {
-        let mean = super::dot(row, row) / row.len() as f32;
-        (mean + self.eps as f32).sqrt().recip()
-    }
 }
 
 impl CustomOp2 for RmsNorm {
@@ -59,15 +129,7 @@ impl CustomOp2 for RmsNorm {
                 w.len()
             );
         }
-        let mut y = vec![0f32; x.len()];
-        (y.par_chunks_mut(w.len()).zip(x.par_chunks(w.len())))
-            .with_min_len(16)
-            .for_each(|(y, x)| {
-                let inverse = self.inverse_rms(x);
-                for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-                    *y = x * inverse * w;
-                }
-            });
+        let y = norm_rows(x, w, self.eps);
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
 
@@ -78,8 +140,15 @@ impl CustomOp2 for RmsNorm {
         _y: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (dx, dw) = with_slice(x, |xs| {
-            with_slice(w, |ws| with_slice(grad, |g| Ok(self.gradients(xs, ws, g))))
+        let (dx, dw) = with_slice(x, |x| {
+            with_slice(w, |w| {
+                with_slice(grad, |g| {
+                    let mut dx = vec![0f32; x.len()];
+                    add_norm_gradient(&mut dx, x, w, g, self.eps);
+                    let dw = (self.trained).then(|| norm_weight_gradient(x, g, w.len(), self.eps));
+                    Ok((dx, dw))
+                })
+            })
         })?;
         let dx = Tensor::from_vec(dx, x.shape(), x.device())?;
         let dw = match dw {
@@ -87,38 +156,5 @@ impl CustomOp2 for RmsNorm {
             None => None,
         };
         Ok((Some(dx), dw))
-    }
-}
-
-impl RmsNorm {
-    /// With r = 1 / rms: `dx = r (g w) - x r³ / H * sum(g w x)` and `dw = sum over tokens of g x r`.
-    fn gradients(&self, x: &[f32], w: &[f32], g: &[f32]) -> (Vec<f32>, Option<Vec<f32>>) {
-        let width = w.len();
-        let mut dx = vec![0f32; x.len()];
-        (dx.par_chunks_mut(width)
-            .zip(x.par_chunks(width))
-            .zip(g.par_chunks(width)))
-        .with_min_len(16)
-        .for_each(|((dx, x), g)| {
-            let r = self.inverse_rms(x);
-            for ((d, g), w) in dx.iter_mut().zip(g).zip(w) {
-                *d = g * w;
-            }
-            let back = super::dot(dx, x) * r * r * r / width as f32;
-            for (d, x) in dx.iter_mut().zip(x) {
-                *d = *d * r - x * back;
-            }
-        });
-        let dw = self.trained.then(|| {
-            let mut dw = vec![0f32; width];
-            for (x, g) in x.chunks(width).zip(g.chunks(width)) {
-                let r = self.inverse_rms(x);
-                for ((d, x), g) in dw.iter_mut().zip(x).zip(g) {
-                    *d += g * x * r;
-                }
-            }
-            dw
-        });
-        (dx, dw)
     }
 }

@@ -1,29 +1,15 @@
-//! `silu(gate) * up` in one pass.
+//! `silu(gate) * up`, where gate and up stand side by side as one product gave them.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::{cpu_slice, fused, with_slice};
+use super::matrix::Matrix;
+use super::simd::{sigmoid, vectorized};
 
-/// Values per task; below this, threads cost more than they bring.
-const CHUNK: usize = 1 << 14;
+/// Rows per task.
+const ROWS: usize = 16;
 
-/// `silu(gate) * up`, elementwise.
-///
-/// # Errors
-/// Shapes that differ.
-pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    if gate.shape() != up.shape() {
-        candle_core::bail!("swiglu: gate {:?}, up {:?}", gate.shape(), up.shape());
-    }
-    if fused(gate) {
-        gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGlu)
-    } else {
-        swiglu_slow(gate, up)
-    }
-}
-
-/// The same in tensor operations.
+/// `silu(gate) * up`, elementwise, in tensor operations.
 ///
 /// # Errors
 /// Shapes that differ.
@@ -31,73 +17,56 @@ pub fn swiglu_slow(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     gate.silu()? * up
 }
 
-struct SwiGlu;
-
-fn sigmoid(x: f32) -> f32 {
-    (1.0 + (-x).exp()).recip()
+/// `silu(gate) * up [tokens, M]` of `gate | up [tokens, 2 M]`.
+pub(super) fn swiglu(gate_up: &Matrix) -> Matrix {
+    let width = gate_up.columns / 2;
+    let mut y = Matrix::zeros(gate_up.rows, width);
+    let tasks = y.values_mut().par_chunks_mut(ROWS * width);
+    tasks
+        .zip(gate_up.values().par_chunks(2 * ROWS * width))
+        .for_each(|(y, gate_up)| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (y, row) in y.chunks_mut(width).zip(gate_up.chunks(2 * width)) {
+                        let (gate, up) = row.split_at(width);
+                        for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
+                            *y = gate * sigmoid(*gate) * up;
+                        }
+                    }
+                },
+            );
+        });
+    y
 }
 
-impl CustomOp2 for SwiGlu {
-    fn name(&self) -> &'static str {
-        "swiglu"
-    }
-
-    fn cpu_fwd(
-        &self,
-        gate: &CpuStorage,
-        gate_layout: &Layout,
-        up: &CpuStorage,
-        up_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (gate, up) = (cpu_slice(gate, gate_layout)?, cpu_slice(up, up_layout)?);
-        let mut y = vec![0f32; gate.len()];
-        (y.par_chunks_mut(CHUNK)
-            .zip(gate.par_chunks(CHUNK))
-            .zip(up.par_chunks(CHUNK)))
-        .for_each(|((y, gate), up)| {
-            for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
-                *y = gate * sigmoid(*gate) * up;
-            }
+/// Gradient of [`swiglu`] with respect to `gate | up`.
+pub(super) fn swiglu_gradient(gate_up: &Matrix, grad: &Matrix) -> Matrix {
+    let width = grad.columns;
+    let mut d = Matrix::zeros(grad.rows, 2 * width);
+    let tasks = d.values_mut().par_chunks_mut(2 * ROWS * width);
+    tasks
+        .zip(gate_up.values().par_chunks(2 * ROWS * width))
+        .zip(grad.values().par_chunks(ROWS * width))
+        .for_each(|((d, gate_up), grad)| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    let rows = d.chunks_mut(2 * width).zip(gate_up.chunks(2 * width));
+                    for ((d, row), grad) in rows.zip(grad.chunks(width)) {
+                        let (gate, up) = row.split_at(width);
+                        let (d_gate, d_up) = d.split_at_mut(width);
+                        let d = d_gate.iter_mut().zip(d_up.iter_mut());
+                        for ((d_gate, d_up), ((gate, up), grad)) in
+                            d.zip(gate.iter().zip(up).zip(grad))
+                        {
+                            let s = sigmoid(*gate);
+                            *d_up = grad * gate * s;
+                            *d_gate = grad * up * s * (1.0 + gate * (1.0 - s));
+                        }
+                    }
+                },
+            );
         });
-        Ok((CpuStorage::F32(y), gate_layout.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        gate: &Tensor,
-        up: &Tensor,
-        _y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (d_gate, d_up) = with_slice(gate, |gate| {
-            with_slice(up, |up| {
-                with_slice(grad, |grad| Ok(gradients(gate, up, grad)))
-            })
-        })?;
-        Ok((
-            Some(Tensor::from_vec(d_gate, gate.shape(), gate.device())?),
-            Some(Tensor::from_vec(d_up, up.shape(), up.device())?),
-        ))
-    }
-}
-
-fn gradients(gate: &[f32], up: &[f32], grad: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    let mut d_gate = vec![0f32; gate.len()];
-    let mut d_up = vec![0f32; gate.len()];
-    let outputs = d_gate.par_chunks_mut(CHUNK).zip(d_up.par_chunks_mut(CHUNK));
-    let inputs = gate
-        .par_chunks(CHUNK)
-        .zip(up.par_chunks(CHUNK))
-        .zip(grad.par_chunks(CHUNK));
-    outputs
-        .zip(inputs)
-        .for_each(|((d_gate, d_up), ((gate, up), grad))| {
-            let outputs = d_gate.iter_mut().zip(d_up.iter_mut());
-            for ((d_gate, d_up), ((gate, up), grad)) in outputs.zip(gate.iter().zip(up).zip(grad)) {
-                let s = sigmoid(*gate);
-                *d_up = grad * gate * s;
-                *d_gate = grad * up * s * (1.0 + gate * (1.0 - s));
-            }
-        });
-    (d_gate, d_up)
+    d
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use files::{CONFIG_FILE, SasRecConfig, SasRecError, WEIGHTS_FILE};
 
 use super::parameters::normal;
-use super::{HistoryBatch, Mode, ModelOutput, Parameters, SequentialModel};
+use super::{HistoryBatch, Mode, ModelOutput, Parameters, ReadAt, SequentialModel};
 use layers::{Attention, LayerNorm, Mlp, drop};
 
 /// Shape and regularisation of a SASRec.
@@ -240,7 +240,12 @@ impl SequentialModel for SasRec {
             x = block.forward(&x, dropout, &mut mode)?;
             after.push(x.clone());
         }
-        let user_vectors = self.final_norm.forward(&x)?;
+        if batch.read == ReadAt::LastItem {
+            for state in &mut after {
+                *state = last_items(state, batch)?;
+            }
+        }
+        let user_vectors = self.final_norm.forward(&after[count - 1])?;
         after[count - 1] = user_vectors.clone();
         let states = state_layers.iter().map(|l| after[l - 1].clone()).collect();
         Ok(ModelOutput {
@@ -264,6 +269,14 @@ impl SequentialModel for SasRec {
     fn max_history(&self) -> usize {
         self.settings.max_history
     }
+}
+
+/// `[B, S, D]` to `[B, 1, D]`.
+fn last_items(x: &Tensor, batch: &HistoryBatch) -> Result<Tensor> {
+    let (histories, length, width) = x.dims3()?;
+    let flat = x.reshape((histories * length, width))?;
+    flat.index_select(&batch.last_positions()?, 0)?
+        .reshape((histories, 1, width))
 }
 
 const ITEM_EMBEDDINGS: &str = "item_embeddings.weight";

@@ -34,6 +34,7 @@ impl Changes {
             Command::Run(_)
             | Command::Fetch(_)
             | Command::Settings
+            | Command::VerifyResume(_)
             | Command::Completions { .. } => {}
         }
         Ok(changes.0)

@@ -39,6 +39,7 @@ fn every_command_has_an_example() {
         "export",
         "run",
         "fetch",
+        "plan",
         "verify-resume",
         "settings",
         "completions",

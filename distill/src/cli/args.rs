@@ -49,7 +49,7 @@ pub struct Common {
     /// Where tensors live [default: cpu]
     #[arg(long, global = true, value_enum)]
     pub device: Option<DeviceChoice>,
-    /// Run even if the stage is up to date
+    /// Run even if the stage is up to date, and even if the machine has no room for its plan
     #[arg(long, global = true)]
     pub force: bool,
     /// Print results only, no progress
@@ -76,6 +76,8 @@ pub enum Command {
     Run(Run),
     /// Fetch demo data or a pretrained model
     Fetch(Fetch),
+    /// Say what training will take (memory, disk, time) and whether this machine has it
+    Plan(Plan),
     /// Kill training at random instants and check that it ends with the same bits
     VerifyResume(VerifyResume),
     /// Print every setting with its default, as a settings file
@@ -272,6 +274,24 @@ pub struct Fetch {
     /// Show what can be fetched, from where and under which licence
     #[arg(long)]
     pub list: bool,
+    /// table or json
+    #[arg(long, value_enum, default_value_t)]
+    pub format: OutputFormat,
+}
+
+/// `plan`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  slmrec-distill plan --config pipeline.toml\n  \
+    slmrec-distill plan --base smollm2-135m --set distill.train.batch_size=32 --no-calibration"
+)]
+pub struct Plan {
+    /// GGUF file, Hugging Face directory, or a fetched name such as smollm2-135m
+    #[arg(long, value_name = "PATH")]
+    pub base: Option<PathBuf>,
+    /// Do not time a few steps: no estimate of the time
+    #[arg(long)]
+    pub no_calibration: bool,
     /// table or json
     #[arg(long, value_enum, default_value_t)]
     pub format: OutputFormat,

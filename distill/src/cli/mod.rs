@@ -117,6 +117,12 @@ fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
         Command::Evaluate(args) => {
             print::comparison(&stages::evaluate::run(context)?.0, args.format)
         }
+        Command::Plan(args) => {
+            let plans = stages::plan::all(context)?;
+            let misfits = stages::plan::misfits(context, &plans);
+            print::plans(&plans, context, args.format)?;
+            Ok(stages::plan::refuse(context, misfits)?)
+        }
         Command::Export(args) => print::exported(&stages::export::run(context)?, args.format),
         Command::Run(_) => {
             let (comparison, records) = stages::run_all(context)?;

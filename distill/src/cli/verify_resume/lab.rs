@@ -68,6 +68,7 @@ impl Lab {
         let inputs = WorkDir::new(settings.work_dir.clone());
         WorkDir::finished(inputs.dataset(), "prepare")?;
         settings.distill.ce_only = false;
+        settings.plan.calibrate = false;
         let lab = Self {
             scratch: scratch()?,
             stage,
@@ -224,6 +225,7 @@ fn small(settings: PipelineSettings, log: &Path, base: &Path) -> PipelineSetting
         },
         ..PipelineSettings::default()
     };
+    small.plan.calibrate = false;
     small.prepare.source = Some(log.to_owned());
     small.pretrain.model = SasRecSettings {
         hidden_size: 16,

@@ -2,7 +2,7 @@
 //!
 //! Follow the data: [`data`] (files to a dataset directory) → [`model`] (SASRec and the decoder) →
 //! [`train`] (objectives and the loop) → [`evaluate`] (ranking against the floors) → `slmrec_export`.
-//! [`pipeline`] strings the stages together under one work directory; [`cli`] is what a person types.
+//! [`plan`] says beforehand what a run will take. [`pipeline`] strings the stages together under one work directory; [`cli`] is what a person types.
 
 pub mod cli;
 pub mod data;
@@ -10,4 +10,5 @@ pub mod evaluate;
 pub mod fetch;
 pub mod model;
 pub mod pipeline;
+pub mod plan;
 pub mod train;

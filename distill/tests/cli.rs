@@ -39,6 +39,8 @@ fn every_command_has_an_example() {
         "export",
         "run",
         "fetch",
+        "plan",
+        "verify-resume",
         "settings",
         "completions",
     ] {

@@ -49,7 +49,7 @@ pub struct Common {
     /// Where tensors live [default: cpu]
     #[arg(long, global = true, value_enum)]
     pub device: Option<DeviceChoice>,
-    /// Run even if the stage is up to date
+    /// Run even if the stage is up to date, and even if the machine has no room for its plan
     #[arg(long, global = true)]
     pub force: bool,
     /// Print results only, no progress
@@ -76,6 +76,10 @@ pub enum Command {
     Run(Run),
     /// Fetch demo data or a pretrained model
     Fetch(Fetch),
+    /// Say what training will take (memory, disk, time) and whether this machine has it
+    Plan(Plan),
+    /// Kill training at random instants and check that it ends with the same bits
+    VerifyResume(VerifyResume),
     /// Print every setting with its default, as a settings file
     #[command(after_help = "Example: slmrec-distill settings > pipeline.toml")]
     Settings,
@@ -273,6 +277,57 @@ pub struct Fetch {
     /// table or json
     #[arg(long, value_enum, default_value_t)]
     pub format: OutputFormat,
+}
+
+/// `plan`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  slmrec-distill plan --config pipeline.toml\n  \
+    slmrec-distill plan --base smollm2-135m --set distill.train.batch_size=32 --no-calibration"
+)]
+pub struct Plan {
+    /// GGUF file, Hugging Face directory, or a fetched name such as smollm2-135m
+    #[arg(long, value_name = "PATH")]
+    pub base: Option<PathBuf>,
+    /// Do not time a few steps: no estimate of the time
+    #[arg(long)]
+    pub no_calibration: bool,
+    /// table or json
+    #[arg(long, value_enum, default_value_t)]
+    pub format: OutputFormat,
+}
+
+/// `verify-resume`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    slmrec-distill verify-resume --kills 50\n  \
+    slmrec-distill verify-resume teach --own --config pipeline.toml --set teach.train.save_every_steps=10")]
+pub struct VerifyResume {
+    /// Which training
+    #[arg(value_enum, default_value_t)]
+    pub stage: TrainingStage,
+    /// Processes to kill
+    #[arg(long, default_value_t = 20)]
+    pub kills: usize,
+    /// Train with the settings and the work directory at hand (in copies of its folders) instead of
+    /// small generated data and models
+    #[arg(long)]
+    pub own: bool,
+    /// table or json
+    #[arg(long, value_enum, default_value_t)]
+    pub format: OutputFormat,
+}
+
+/// The stages that train.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum TrainingStage {
+    /// SASRec.
+    Pretrain,
+    /// The teacher.
+    Teach,
+    /// The student.
+    #[default]
+    Distill,
 }
 
 /// How results are printed.

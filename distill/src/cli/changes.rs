@@ -31,9 +31,14 @@ impl Changes {
             Command::Distill(args) => changes.distill(args),
             Command::Evaluate(args) => changes.evaluate(args),
             Command::Export(args) => changes.export(args),
+            Command::Plan(args) => {
+                changes.path("teach.base", args.base.as_deref());
+                changes.flag("plan.calibrate", args.no_calibration, false);
+            }
             Command::Run(_)
             | Command::Fetch(_)
             | Command::Settings
+            | Command::VerifyResume(_)
             | Command::Completions { .. } => {}
         }
         Ok(changes.0)
@@ -198,6 +203,7 @@ mod tests {
             "x distill --layers 4 --blocks 4 --start teacher --lambda-cos 1 --lambda-norm 1 \
              --lambda-ms 1 --lambda-kd 1 --no-ce-only --epochs 1 --learning-rate 0.1",
             "x evaluate --split validation --runner r --no-bundle",
+            "x plan --base b --no-calibration",
             "x export --fp16 --portable -o o",
         ] {
             let line = line.split_whitespace().collect::<Vec<_>>().join(" ");

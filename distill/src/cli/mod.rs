@@ -8,6 +8,7 @@ mod changes;
 mod fetch;
 mod print;
 mod reporter;
+mod verify_resume;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +20,7 @@ use clap::{CommandFactory, Parser};
 use crate::pipeline::stages::{self, Context};
 use crate::pipeline::work_dir::DEFAULT_WORK_DIR;
 use crate::pipeline::{PipelineError, PipelineSettings, WorkDir};
-use args::{Cli, Command};
+use args::{Cli, Command, TrainingStage};
 use reporter::TerminalReporter;
 
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -65,6 +66,9 @@ fn dispatch(cli: &Cli) -> anyhow::Result<()> {
         return print::out(&text);
     }
     stop_on_ctrl_c()?;
+    if let Command::VerifyResume(args) = &cli.command {
+        return verify_resume::run(args, settings, &reporter);
+    }
     let context = Context::new(
         settings,
         cli.common.force,
@@ -79,7 +83,12 @@ fn dispatch(cli: &Cli) -> anyhow::Result<()> {
 /// What `distill` takes over from the teacher unless a settings file speaks for all stages: the
 /// shape around the layers, the prompt, the base and the seed.
 fn inherited(cli: &Cli) -> anyhow::Result<Vec<(String, toml::Value)>> {
-    if !matches!(cli.command, Command::Distill(_)) || cli.common.config.is_some() {
+    let student = match &cli.command {
+        Command::Distill(_) => true,
+        Command::VerifyResume(args) => args.own && args.stage == TrainingStage::Distill,
+        _ => false,
+    };
+    if !student || cli.common.config.is_some() {
         return Ok(Vec::new());
     }
     let root = cli.common.work_dir.clone();
@@ -108,13 +117,22 @@ fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
         Command::Evaluate(args) => {
             print::comparison(&stages::evaluate::run(context)?.0, args.format)
         }
+        Command::Plan(args) => {
+            let plans = stages::plan::all(context)?;
+            let misfits = stages::plan::misfits(context, &plans);
+            print::plans(&plans, context, args.format)?;
+            Ok(stages::plan::refuse(context, misfits)?)
+        }
         Command::Export(args) => print::exported(&stages::export::run(context)?, args.format),
         Command::Run(_) => {
             let (comparison, records) = stages::run_all(context)?;
             print::comparison(&comparison, args::OutputFormat::Table)?;
             print::costs(&records)
         }
-        Command::Fetch(_) | Command::Settings | Command::Completions { .. } => Ok(()),
+        Command::Fetch(_)
+        | Command::Settings
+        | Command::VerifyResume(_)
+        | Command::Completions { .. } => Ok(()),
     }
 }
 

@@ -8,7 +8,10 @@ use serde_json::Value;
 
 use super::args::OutputFormat;
 use crate::evaluate::Comparison;
+use crate::pipeline::stages::Context;
 use crate::pipeline::{Outcome, StageRecord};
+use crate::plan::machine::Free;
+use crate::plan::{self, StagePlan};
 
 /// Writes to stdout; a reader that went away is no error.
 pub(super) fn out(text: &str) -> anyhow::Result<()> {
@@ -102,6 +105,62 @@ pub(super) fn costs(records: &[StageRecord]) -> anyhow::Result<()> {
     ]);
     right_align(&mut table, 1);
     out(&table.to_string())
+}
+
+/// What each training stage will take.
+pub(super) fn plans(
+    plans: &[StagePlan],
+    context: &Context<'_>,
+    format: OutputFormat,
+) -> anyhow::Result<()> {
+    let free = Free::now(context.work().root());
+    if format == OutputFormat::Json {
+        let peak = |plan: &StagePlan| plan.memory.peak();
+        let peaks: Vec<u64> = plans.iter().map(peak).collect();
+        return json(&serde_json::json!({ "stages": plans, "peak_memory": peaks, "free": free }));
+    }
+    let mut header = vec!["plan"];
+    header.extend(plans.iter().map(|plan| plan.stage));
+    let mut table = table(&header);
+    let mut row = |name: &str, value: &dyn Fn(&StagePlan) -> String| {
+        let values = plans.iter().map(value);
+        table.add_row(std::iter::once(name.to_owned()).chain(values));
+    };
+    row("parameters", &|p| plan::count(p.parameters.total));
+    row("trained", &|p| plan::count(p.parameters.trainable));
+    row("steps", &|p| p.work.steps.to_string());
+    row("items of a step, mean", &|p| {
+        format!("{:.0}", p.work.mean_items)
+    });
+    row("weights", &|p| plan::bytes(p.memory.weights));
+    row("optimizer", &|p| plan::bytes(p.memory.optimizer));
+    row("teacher", &|p| plan::bytes(p.memory.teacher));
+    row("activations of a step", &|p| {
+        plan::bytes(p.memory.activations)
+    });
+    row("scores of the loss", &|p| plan::bytes(p.memory.loss));
+    row("validation", &|p| plan::bytes(p.memory.validation));
+    row("peak memory", &|p| plan::bytes(p.memory.peak()));
+    row("states on disk", &|p| plan::bytes(p.disk.states));
+    row("checkpoint on disk", &|p| plan::bytes(p.disk.checkpoint));
+    row("teacher cache, if kept", &|p| {
+        p.disk.teacher_cache.map_or_else(String::new, plan::bytes)
+    });
+    row("step", &|p| {
+        p.time
+            .map_or_else(String::new, |t| format!("{:.3} s", t.step_seconds))
+    });
+    row("all epochs, at most", &|p| {
+        p.time
+            .map_or_else(String::new, |t| plan::duration(t.total_seconds))
+    });
+    right_align(&mut table, 1);
+    let told = |bytes: Option<u64>| bytes.map_or_else(|| "not known here".to_owned(), plan::bytes);
+    out(&format!(
+        "{table}\nfree: memory {}, disk {}",
+        told(free.memory),
+        told(free.disk)
+    ))
 }
 
 pub(super) fn table(header: &[&str]) -> Table {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::pipeline::{Counter, Reporter};
-use crate::train::{EpochReport, StepReport, TrainObserver};
+use crate::train::{EpochReport, StepReport, TrainError, TrainObserver};
 
 /// Pause between two plain lines of one counter.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(15);
@@ -158,6 +158,23 @@ impl TrainObserver for TrainingProgress<'_> {
     }
 
     fn on_checkpoint(&mut self, _path: &Path, _step: u64) {}
+
+    fn on_save_failed(&mut self, error: &TrainError, step: u64) {
+        let error = super::indent_hint(&error.to_string());
+        self.line(&format!(
+            "{}: warning: step {step}: {error}\n  training goes on, the next save tries again",
+            self.label
+        ));
+    }
+
+    fn on_fallback(&mut self, error: &TrainError, step: u64) {
+        let error = error.to_string();
+        let what = error.lines().next().unwrap_or_default();
+        self.line(&format!(
+            "{}: warning: {what}\n  going on from the state before it, step {step}",
+            self.label
+        ));
+    }
 }
 
 impl Drop for TrainingProgress<'_> {

@@ -80,6 +80,9 @@ pub enum PipelineError {
     /// Settings that do not work together.
     #[error("{0}")]
     Settings(String),
+    /// A run that the machine has no room for.
+    #[error("{0}\nhint: --force runs it all the same")]
+    DoesNotFit(String),
     /// Ctrl-C: what was done so far is saved.
     #[error("interrupted; the state is saved\nhint: the same command goes on from there")]
     Interrupted,

@@ -10,6 +10,7 @@ use super::work_dir::DEFAULT_WORK_DIR;
 use crate::data::PrepareSettings;
 use crate::model::sasrec::SasRecSettings;
 use crate::model::{LayerSelection, LlmSettings, PromptText};
+use crate::plan::PlanSettings;
 use crate::train::{DistillSettings, TrainSettings};
 use slmrec_core::manifest::Readout;
 
@@ -40,6 +41,8 @@ pub struct PipelineSettings {
     pub evaluate: EvaluateStage,
     /// The bundle.
     pub export: ExportStage,
+    /// What is said before a training stage.
+    pub plan: PlanSettings,
 }
 
 impl Default for PipelineSettings {
@@ -56,6 +59,7 @@ impl Default for PipelineSettings {
             distill: DistillStage::default(),
             evaluate: EvaluateStage::default(),
             export: ExportStage::default(),
+            plan: PlanSettings::default(),
         }
     }
 }

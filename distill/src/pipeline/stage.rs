@@ -159,11 +159,16 @@ impl Stage {
             && record.settings == self.settings
             && record.inputs == self.inputs;
         let same = same && hash_outputs(&self.dir)? == record.outputs;
+        if same {
+            // A run that was killed just after its record was written.
+            self.remove_state()?;
+        }
         Ok(same.then_some(record))
     }
 
     fn begin(&self) -> Result<(), PipelineError> {
         fs::create_dir_all(&self.dir).map_err(|e| io_error(&self.dir, e))?;
+        atomic::remove_leftovers(&self.dir).map_err(|e| io_error(&self.dir, e))?;
         let path = self.dir.join(RECORD_FILE);
         match fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io_error(&path, e)),
@@ -175,6 +180,10 @@ impl Stage {
         let path = self.dir.join(RECORD_FILE);
         let json = serde_json::to_vec_pretty(record).map_err(|e| io_error(&path, e.into()))?;
         atomic::write(&path, &json).map_err(|e| io_error(&path, e))?;
+        self.remove_state()
+    }
+
+    fn remove_state(&self) -> Result<(), PipelineError> {
         let state = self.dir.join(STATE_DIR);
         match fs::remove_dir_all(&state) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io_error(&state, e)),

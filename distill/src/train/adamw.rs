@@ -1,5 +1,8 @@
 //! AdamW (Loshchilov & Hutter, arXiv 1711.05101) with moments that can be saved, and clipping by
-//! the global norm.
+//! the global norm. Parameters in CPU memory change in one sweep ([`sweep`]), others by tensor
+//! operations.
+
+mod sweep;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
@@ -73,7 +76,8 @@ impl AdamW {
         &self.slots
     }
 
-    /// One step down `gradients`, clipped to the global norm. Gives the norm before clipping.
+    /// One step down `gradients`, clipped to the global norm. Gives the norm before clipping. The
+    /// result does not depend on the number of threads.
     ///
     /// # Errors
     /// [`TrainError::NoGradient`] for a parameter that the loss does not reach and
@@ -81,11 +85,18 @@ impl AdamW {
     pub fn update(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<f64, TrainError> {
         let step = self.step + 1;
         let gradients = self.collect(gradients, step)?;
-        let norm = global_norm(&self.slots, &gradients, step)?;
+        let norm = self.global_norm(&gradients, step)?;
         let clip = (self.clip_norm / (norm + CLIP_EPSILON)).min(1.0);
+        let mut in_place = Vec::with_capacity(self.slots.len());
         for (slot, gradient) in self.slots.iter().zip(&gradients) {
-            slot.update(&(gradient * clip)?, learning_rate, step)?;
+            let change = slot.change(learning_rate, clip, step);
+            if slot.is_fused() {
+                in_place.push((slot, gradient, change));
+            } else {
+                slot.update_slow(gradient, &change)?;
+            }
         }
+        sweep::update(&in_place)?;
         self.step = step;
         Ok(norm)
     }
@@ -94,7 +105,8 @@ impl AdamW {
         self.slots
             .iter()
             .map(|slot| match gradients.get(&slot.var) {
-                Some(gradient) => Ok(gradient.to_dtype(DType::F32)?),
+                // Contiguous is what the sweep reads; nearly all gradients are.
+                Some(gradient) => Ok(gradient.to_dtype(DType::F32)?.contiguous()?),
                 None => Err(TrainError::NoGradient {
                     step,
                     name: slot.name.clone(),
@@ -102,21 +114,66 @@ impl AdamW {
             })
             .collect()
     }
+
+    fn global_norm(&self, gradients: &[Tensor], step: u64) -> Result<f64, TrainError> {
+        let mut squares = 0.0;
+        for (slot, gradient) in self.slots.iter().zip(gradients) {
+            let square = if gradient.device().is_cpu() {
+                sweep::sum_of_squares(gradient)?
+            } else {
+                f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?)
+            };
+            if !square.is_finite() {
+                return Err(TrainError::NonFinite {
+                    step,
+                    what: format!("the gradient of {}", slot.name),
+                });
+            }
+            squares += square;
+        }
+        Ok(squares.sqrt())
+    }
+}
+
+/// The numbers of one step of one parameter.
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    /// Factor on the gradient.
+    clip: f64,
+    /// Factor on the parameter: what the weight decay leaves.
+    keep: f64,
+    /// Learning rate over the first moment's bias correction.
+    rate: f64,
+    /// Root of the second moment's bias correction.
+    root: f64,
 }
 
 impl Slot {
-    fn update(&self, gradient: &Tensor, learning_rate: f64, step: u64) -> candle_core::Result<()> {
+    fn change(&self, learning_rate: f64, clip: f64, step: u64) -> Change {
         let rate = learning_rate * self.learning_rate_scale;
-        let first = ((self.first_moment.as_tensor() * BETA1)? + (gradient * (1.0 - BETA1))?)?;
+        Change {
+            clip,
+            keep: 1.0 - rate * self.weight_decay,
+            rate: rate / (1.0 - BETA1.powf(step as f64)),
+            root: (1.0 - BETA2.powf(step as f64)).sqrt(),
+        }
+    }
+
+    /// Whether the sweep in place can take this parameter.
+    fn is_fused(&self) -> bool {
+        self.var.device().is_cpu() && self.var.dtype() == DType::F32 && self.var.is_contiguous()
+    }
+
+    /// The same in tensor operations, for other devices and element types.
+    fn update_slow(&self, gradient: &Tensor, change: &Change) -> candle_core::Result<()> {
+        let gradient = (gradient * change.clip)?;
+        let first = ((self.first_moment.as_tensor() * BETA1)? + (&gradient * (1.0 - BETA1))?)?;
         let square = (gradient.sqr()? * (1.0 - BETA2))?;
         let second = ((self.second_moment.as_tensor() * BETA2)? + square)?;
-        let correction1 = 1.0 - BETA1.powf(step as f64);
-        let correction2 = 1.0 - BETA2.powf(step as f64);
-        let denominator = ((second.sqrt()? / correction2.sqrt())? + EPSILON)?;
-        let change = ((&first / denominator)? * (rate / correction1))?;
-        let decayed = (self.var.as_tensor() * (1.0 - rate * self.weight_decay))?;
-        self.var
-            .set(&(decayed - change.to_dtype(self.var.dtype())?)?)?;
+        let denominator = ((second.sqrt()? / change.root)? + EPSILON)?;
+        let moved = ((&first / denominator)? * change.rate)?;
+        let kept = (self.var.as_tensor() * change.keep)?;
+        self.var.set(&(kept - moved.to_dtype(self.var.dtype())?)?)?;
         self.first_moment.set(&first)?;
         self.second_moment.set(&second)
     }
@@ -140,17 +197,5 @@ fn weight_decay(name: &str, var: &Var, settings: &TrainSettings) -> f64 {
     }
 }
 
-fn global_norm(slots: &[Slot], gradients: &[Tensor], step: u64) -> Result<f64, TrainError> {
-    let mut squares = 0.0;
-    for (slot, gradient) in slots.iter().zip(gradients) {
-        let square = gradient.sqr()?.sum_all()?.to_scalar::<f32>()?;
-        if !square.is_finite() {
-            return Err(TrainError::NonFinite {
-                step,
-                what: format!("the gradient of {}", slot.name),
-            });
-        }
-        squares += f64::from(square);
-    }
-    Ok(squares.sqrt())
-}
+#[cfg(test)]
+mod tests;

@@ -79,7 +79,8 @@ pub enum TrainError {
     /// A saved state of another run.
     #[error(
         "{path}: expected the state of settings {expected}, found {found}\n\
-         hint: remove the file to train from the beginning"
+         hint: go on with the settings of before, or remove the folder of the file to train from the \
+         beginning"
     )]
     OtherSettings {
         /// The state file.
@@ -101,6 +102,29 @@ pub enum TrainError {
         expected: String,
         /// What stands there.
         found: String,
+    },
+    /// Both generations of the state are damaged.
+    #[error(
+        "{newest}, and the state before it is damaged, too: {previous}\n\
+         hint: remove both files to train from the beginning"
+    )]
+    BothCorrupt {
+        /// What is wrong with the newest state, without a hint.
+        newest: String,
+        /// What is wrong with the one before it.
+        previous: String,
+    },
+    /// The state could not be written, for want of space or right.
+    #[error(
+        "{path}: the state cannot be saved: {source}\n\
+         hint: make room or give the right to write there (or move the work directory); what was \
+         saved before is still there"
+    )]
+    SaveState {
+        /// The state file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
     },
     /// A file that cannot be read or written.
     #[error("{path}: {source}")]

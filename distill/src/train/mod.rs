@@ -21,6 +21,8 @@ pub mod trainer;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod kill_tests;
+#[cfg(test)]
 mod tests;
 
 pub use batches::{TrainingBatch, TrainingData, Window};

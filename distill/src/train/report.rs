@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::TrainError;
 use crate::model::SequentialModel;
 
 /// One optimizer step.
@@ -86,6 +87,14 @@ pub trait TrainObserver {
 
     /// After a state was saved.
     fn on_checkpoint(&mut self, _path: &Path, _step: u64) {}
+
+    /// After a state could not be saved ([`TrainError::SaveState`]): the run goes on, the state of
+    /// before is still there, and the next save tries again.
+    fn on_save_failed(&mut self, _error: &TrainError, _step: u64) {}
+
+    /// The newest state is damaged or gone (`error` says how), so the run goes on from the one
+    /// before it, with step `step` done.
+    fn on_fallback(&mut self, _error: &TrainError, _step: u64) {}
 }
 
 /// An observer that looks away.

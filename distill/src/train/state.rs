@@ -1,29 +1,35 @@
-//! The state of a run in one file, `train-state.safetensors`: parameters, the best parameters so
-//! far and both moments as tensors, and the progress as JSON in the metadata, so that a single
-//! rename replaces all of it and no two files can disagree. A digest over everything refuses a
-//! changed bit.
+//! The state of a run: parameters, the best parameters so far, both moments and the progress.
+//!
+//! Two generations are kept, `train-state.safetensors` and the one before it. Each is one file, so
+//! that no two files can disagree, replaced by a rename, and carries a digest over every byte: a
+//! damaged newest state is noticed and the one before it used instead.
 
-use std::collections::HashMap;
+mod exact;
+mod file;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
-use candle_core::safetensors::Load as _;
-use candle_core::{Device, Tensor};
-use safetensors::tensor::{SafeTensors, TensorView, View as _};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-use slmrec_core::{atomic, hash};
+use slmrec_core::atomic;
 
 use super::adamw::Slot;
 use super::{EpochReport, TrainError};
 
-/// Name of the state file within the state directory.
+/// Name of the newest state within the state directory.
 pub const STATE_FILE: &str = "train-state.safetensors";
+/// Name of the state before it.
+pub const PREVIOUS_STATE_FILE: &str = "train-state.previous.safetensors";
 /// Version of the file's layout.
-pub const FORMAT_VERSION: u32 = 1;
-const PROGRESS_KEY: &str = "progress";
-const DIGEST_KEY: &str = "digest";
+pub const FORMAT_VERSION: u32 = 2;
+/// Tensors that are kept of each parameter: itself, its best value, two moments.
+pub const TENSORS_PER_PARAMETER: u64 = 4;
 
-/// How far a run is.
+/// How far a run is. Learning rate, dropout masks and the order of the windows follow from the seed
+/// and the steps done, so no generator's state is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Progress {
@@ -38,223 +44,155 @@ pub struct Progress {
     /// Steps done in all.
     pub step: u64,
     /// Best metric so far.
-    #[serde(with = "exact")]
+    #[serde(with = "exact::optional")]
     pub best_metric: Option<f64>,
     /// Epoch of the best metric, from 1; 0 before the first.
     pub best_epoch: usize,
     /// Sums of the loss terms over the steps of the current epoch.
+    #[serde(with = "exact::named")]
     pub loss_sums: Vec<(String, f64)>,
     /// Reports of the epochs that are done.
+    #[serde(with = "exact::history")]
     pub history: Vec<EpochReport>,
     /// Whether there is nothing left to do.
     pub finished: bool,
 }
 
-/// Floats as text: reading JSON numbers may lose the last bit, and the best metric decides which
-/// weights are kept.
-mod exact {
-    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de::Error as _};
-
-    pub(super) fn serialize<S: Serializer>(
-        value: &Option<f64>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        value.map(|v| v.to_string()).serialize(serializer)
+impl Progress {
+    /// Nothing done yet.
+    pub(super) fn beginning(settings_hash: String) -> Self {
+        Self {
+            format_version: FORMAT_VERSION,
+            settings_hash,
+            epochs_done: 0,
+            step_in_epoch: 0,
+            step: 0,
+            best_metric: None,
+            best_epoch: 0,
+            loss_sums: Vec::new(),
+            history: Vec::new(),
+            finished: false,
+        }
     }
+}
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<f64>, D::Error> {
-        Option::<String>::deserialize(deserializer)?
-            .map(|text| text.parse().map_err(D::Error::custom))
-            .transpose()
-    }
+/// A state that was read.
+#[derive(Debug)]
+pub struct Saved {
+    /// How far the run was.
+    pub progress: Progress,
+    /// Best parameters so far, one for each slot.
+    pub best: Vec<Tensor>,
+    /// Why the newest state was not the one; `None` when it was.
+    pub fallback: Option<TrainError>,
 }
 
 /// Saves and loads the state of one run.
 #[derive(Clone, Debug)]
 pub struct StateFile {
     path: PathBuf,
+    previous: PathBuf,
 }
 
 impl StateFile {
-    /// The state file of a directory.
+    /// The states of a directory, in which nothing else writes.
     #[must_use]
     pub fn in_dir(dir: &Path) -> Self {
         Self {
             path: dir.join(STATE_FILE),
+            previous: dir.join(PREVIOUS_STATE_FILE),
         }
     }
 
-    /// Where it is.
+    /// Where the newest state is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes the state atomically. `best` holds a tensor for each slot.
+    /// Writes the state atomically, tensor by tensor; the newest so far becomes the previous one.
+    /// `best` holds a tensor for each slot. Takes a buffer of a few kilobytes for f32 in CPU memory,
+    /// else one tensor.
     ///
     /// # Errors
-    /// [`TrainError::Io`].
+    /// [`TrainError::SaveState`]; the states of before are still there.
     pub fn save(
         &self,
         progress: &Progress,
         slots: &[Slot],
         best: &[Tensor],
     ) -> Result<(), TrainError> {
-        let failed = |source: io::Error| TrainError::Io {
-            path: self.path.clone(),
-            source,
-        };
-        let mut tensors = Vec::with_capacity(4 * slots.len());
-        for (slot, best) in slots.iter().zip(best) {
-            for (role, tensor) in roles(slot, best) {
-                let bytes = tensor.data().into_owned();
-                tensors.push((format!("{role}.{}", slot.name), tensor, bytes));
-            }
-        }
-        let views: Vec<(&str, TensorView<'_>)> = (tensors.iter())
-            .map(|(name, tensor, bytes)| {
-                let view =
-                    TensorView::new(tensor.dtype(), tensor.dims().to_vec(), bytes.as_slice());
-                view.map(|view| (name.as_str(), view))
+        self.try_save(progress, slots, best)
+            .map_err(|source| TrainError::SaveState {
+                path: self.path.clone(),
+                source,
             })
-            .collect::<Result<_, _>>()
-            .map_err(|e| failed(io::Error::other(e)))?;
-        let progress = serde_json::to_string(progress).map_err(|e| failed(e.into()))?;
-        let metadata = HashMap::from([
-            (DIGEST_KEY.to_owned(), digest(&progress, views.clone())),
-            (PROGRESS_KEY.to_owned(), progress),
-        ]);
-        let bytes = safetensors::serialize(views, Some(metadata))
-            .map_err(|e| failed(io::Error::other(e)))?;
-        if let Some(dir) = self.path.parent() {
-            std::fs::create_dir_all(dir).map_err(failed)?;
-        }
-        atomic::write(&self.path, &bytes).map_err(failed)
     }
 
-    /// Reads the state into the slots and gives progress and best parameters; `None` without a file.
-    /// Nothing is changed when it fails.
+    fn try_save(&self, progress: &Progress, slots: &[Slot], best: &[Tensor]) -> io::Result<()> {
+        if let Some(dir) = self.path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        atomic::write_keeping(&self.path, &self.previous, |writer| {
+            file::write(writer, progress, &file::entries(slots, best))
+        })
+    }
+
+    /// Reads the newest sound state into the slots; `None` where there is none. Temporary files of a
+    /// killed run are removed. The slots are changed only after the whole file was found sound.
     ///
     /// # Errors
-    /// [`TrainError::OtherSettings`], [`TrainError::CorruptState`], [`TrainError::Io`].
-    pub fn load(
-        &self,
-        settings_hash: &str,
-        slots: &[Slot],
-    ) -> Result<Option<(Progress, Vec<Tensor>)>, TrainError> {
-        let bytes = match std::fs::read(&self.path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => {
-                return Err(TrainError::Io {
-                    path: self.path.clone(),
-                    source,
-                });
+    /// [`TrainError::OtherSettings`]; [`TrainError::CorruptState`] or [`TrainError::BothCorrupt`]
+    /// when no sound state is left; [`TrainError::Io`].
+    pub fn load(&self, settings_hash: &str, slots: &[Slot]) -> Result<Option<Saved>, TrainError> {
+        if let Some(dir) = self.path.parent() {
+            atomic::remove_leftovers(dir).map_err(|source| TrainError::Io {
+                path: dir.to_owned(),
+                source,
+            })?;
+        }
+        let newest = match file::read(&self.path, settings_hash, slots) {
+            Ok(Some((progress, best))) => {
+                return Ok(Some(Saved {
+                    progress,
+                    best,
+                    fallback: None,
+                }));
             }
+            Ok(None) => None,
+            Err(error @ TrainError::CorruptState { .. }) => Some(error),
+            Err(other) => return Err(other),
         };
-        let (progress, stored) = self.parse(&bytes, settings_hash)?;
-        let mut tensors = Vec::with_capacity(slots.len());
-        for slot in slots {
-            tensors.push(self.tensors_of(slot, &stored)?);
-        }
-        let mut best = Vec::with_capacity(slots.len());
-        for (slot, [parameter, best_parameter, first, second]) in slots.iter().zip(tensors) {
-            slot.var.set(&parameter)?;
-            slot.first_moment.set(&first)?;
-            slot.second_moment.set(&second)?;
-            best.push(best_parameter);
-        }
-        Ok(Some((progress, best)))
-    }
-
-    fn parse<'data>(
-        &self,
-        bytes: &'data [u8],
-        settings_hash: &str,
-    ) -> Result<(Progress, SafeTensors<'data>), TrainError> {
-        let corrupt = |expected: &str, found: String| self.corrupt(expected, found);
-        let (_, header) = SafeTensors::read_metadata(bytes)
-            .map_err(|e| corrupt("a safetensors file", e.to_string()))?;
-        let stored = SafeTensors::deserialize(bytes)
-            .map_err(|e| corrupt("a safetensors file", e.to_string()))?;
-        let metadata = header.metadata().clone().unwrap_or_default();
-        let entry = |key: &str| {
-            let missing = || corrupt(&format!("metadata {key:?}"), "none".to_owned());
-            metadata.get(key).ok_or_else(missing)
-        };
-        let text = entry(PROGRESS_KEY)?;
-        let found = digest(text, stored.iter().collect());
-        if *entry(DIGEST_KEY)? != found {
-            return Err(corrupt("the digest in the file", found));
-        }
-        let progress: Progress =
-            serde_json::from_str(text).map_err(|e| corrupt("a progress record", e.to_string()))?;
-        if progress.format_version != FORMAT_VERSION {
-            let found = format!("version {}", progress.format_version);
-            return Err(corrupt(&format!("version {FORMAT_VERSION}"), found));
-        }
-        if progress.settings_hash != settings_hash {
-            return Err(TrainError::OtherSettings {
-                path: self.path.clone(),
-                expected: settings_hash.to_owned(),
-                found: progress.settings_hash,
-            });
-        }
-        Ok((progress, stored))
-    }
-
-    fn tensors_of(&self, slot: &Slot, stored: &SafeTensors<'_>) -> Result<[Tensor; 4], TrainError> {
-        let read = |role: &str, like: &Tensor| {
-            let name = format!("{role}.{}", slot.name);
-            let view = stored
-                .tensor(&name)
-                .map_err(|e| self.corrupt(&format!("a tensor {name}"), e.to_string()))?;
-            let tensor = view.load(&Device::Cpu)?;
-            if tensor.dims() != like.dims() || tensor.dtype() != like.dtype() {
-                let expected = format!("{name} as {:?} {:?}", like.dtype(), like.dims());
-                let found = format!("{:?} {:?}", tensor.dtype(), tensor.dims());
-                return Err(self.corrupt(&expected, found));
+        match (file::read(&self.previous, settings_hash, slots), newest) {
+            (Ok(Some((progress, best))), newest) => Ok(Some(Saved {
+                progress,
+                best,
+                // Killed between two renames: what was the newest is the previous one now.
+                fallback: Some(newest.unwrap_or_else(|| self.gone())),
+            })),
+            (Ok(None), None) => Ok(None),
+            (Ok(None), Some(newest)) => Err(newest),
+            (Err(previous @ TrainError::CorruptState { .. }), Some(newest)) => {
+                Err(TrainError::BothCorrupt {
+                    newest: first_line(&newest),
+                    previous: first_line(&previous),
+                })
             }
-            Ok(tensor.to_device(like.device())?)
-        };
-        let [parameter, best, first, second] = roles(slot, slot.var.as_tensor());
-        Ok([
-            read(parameter.0, parameter.1)?,
-            read(best.0, best.1)?,
-            read(first.0, first.1)?,
-            read(second.0, second.1)?,
-        ])
+            (Err(other), _) => Err(other),
+        }
     }
 
-    fn corrupt(&self, expected: &str, found: String) -> TrainError {
+    fn gone(&self) -> TrainError {
         TrainError::CorruptState {
             path: self.path.clone(),
-            expected: expected.to_owned(),
-            found,
+            expected: "the newest state".to_owned(),
+            found: "no file (the run was killed while it replaced it)".to_owned(),
         }
     }
 }
 
-/// The four tensors that are kept of a slot.
-fn roles<'a>(slot: &'a Slot, best: &'a Tensor) -> [(&'static str, &'a Tensor); 4] {
-    [
-        ("parameter", slot.var.as_tensor()),
-        ("best", best),
-        ("first_moment", slot.first_moment.as_tensor()),
-        ("second_moment", slot.second_moment.as_tensor()),
-    ]
-}
-
-/// SHA-256 over the progress record and every tensor, in name order.
-fn digest(progress: &str, mut views: Vec<(&str, TensorView<'_>)>) -> String {
-    views.sort_by(|left, right| left.0.cmp(right.0));
-    let mut text = progress.to_owned();
-    for (name, view) in views {
-        let (dtype, shape) = (view.dtype(), view.shape());
-        let hash = hash::sha256_hex(view.data());
-        text.push_str(&format!("\n{name} {dtype:?} {shape:?} {hash}"));
-    }
-    hash::sha256_hex(text.as_bytes())
+/// The message without its hint.
+fn first_line(error: &TrainError) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().to_owned()
 }

@@ -15,7 +15,7 @@ use crate::model::{
 
 const ITEMS: usize = 9;
 
-fn model(num_hidden_layers: usize, hidden_size: usize) -> SasRec {
+pub(super) fn model(num_hidden_layers: usize, hidden_size: usize) -> SasRec {
     let settings = SasRecSettings {
         hidden_size,
         num_hidden_layers,
@@ -28,7 +28,7 @@ fn model(num_hidden_layers: usize, hidden_size: usize) -> SasRec {
 }
 
 /// Users who count upwards from different starts.
-fn data() -> TrainingData {
+pub(super) fn data() -> TrainingData {
     let sequences = (0..12u32)
         .map(|user| {
             let len = 3 + user % 7;
@@ -39,7 +39,7 @@ fn data() -> TrainingData {
     TrainingData::from_sequences(sequences, ITEMS, 5, Targets::All).expect("data")
 }
 
-fn settings() -> TrainSettings {
+pub(super) fn settings() -> TrainSettings {
     TrainSettings {
         epochs: 3,
         batch_size: 4,
@@ -50,7 +50,7 @@ fn settings() -> TrainSettings {
 }
 
 /// Any deterministic function of the weights will do as a metric.
-struct Wobble;
+pub(super) struct Wobble;
 
 impl Validator for Wobble {
     fn validate(
@@ -113,7 +113,7 @@ fn fit(
     .fit(model, objective, &data())
 }
 
-fn bits(parameters: &Parameters) -> Vec<(String, Vec<u32>)> {
+pub(super) fn bits(parameters: &Parameters) -> Vec<(String, Vec<u32>)> {
     parameters
         .iter()
         .map(|(name, var)| {

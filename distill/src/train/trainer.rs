@@ -10,7 +10,7 @@ use slmrec_core::hash;
 
 use super::adamw::AdamW;
 use super::schedule::Schedule;
-use super::state::{FORMAT_VERSION, Progress, StateFile};
+use super::state::{Progress, StateFile};
 use super::{
     EpochReport, FitReport, Losses, Objective, StepReport, TrainError, TrainObserver,
     TrainSettings, TrainingData, Validator,
@@ -44,6 +44,14 @@ struct Run<'a> {
     optimizer: AdamW,
     best: Vec<Tensor>,
     progress: Progress,
+    /// Epochs and steps done in the newest state on disk.
+    saved_at: Option<(usize, u64)>,
+}
+
+impl Run<'_> {
+    fn at(&self) -> (usize, u64) {
+        (self.progress.epochs_done, self.progress.step)
+    }
 }
 
 impl Trainer<'_> {
@@ -51,7 +59,9 @@ impl Trainer<'_> {
     /// back into the model. Goes on from a saved state where there is one.
     ///
     /// # Errors
-    /// Any [`TrainError`]; [`TrainError::Interrupted`] after the stop flag, with the state saved.
+    /// Any [`TrainError`]; [`TrainError::Interrupted`] after the stop flag, with the state saved. A
+    /// state that cannot be saved on the way is no error ([`TrainObserver::on_save_failed`]); one
+    /// that cannot be saved after the stop flag is.
     pub fn fit(
         &mut self,
         model: &dyn SequentialModel,
@@ -78,7 +88,7 @@ impl Trainer<'_> {
     }
 
     fn start<'r>(
-        &self,
+        &mut self,
         model: &'r dyn SequentialModel,
         objective: &'r dyn Objective,
         data: &'r TrainingData,
@@ -93,10 +103,15 @@ impl Trainer<'_> {
             Some(file) => file.load(&settings_hash, optimizer.slots())?,
             None => None,
         };
-        let resumed_from = saved.as_ref().map(|(progress, _)| progress.step);
+        let resumed_from = saved.as_ref().map(|saved| saved.progress.step);
         let (progress, best) = match saved {
-            Some(saved) => saved,
-            None => (beginning(settings_hash), copies(&optimizer)?),
+            Some(saved) => {
+                if let Some(error) = &saved.fallback {
+                    self.observer.on_fallback(error, saved.progress.step);
+                }
+                (saved.progress, saved.best)
+            }
+            None => (Progress::beginning(settings_hash), copies(&optimizer)?),
         };
         optimizer.step = progress.step;
         let run = Run {
@@ -108,6 +123,7 @@ impl Trainer<'_> {
             optimizer,
             best,
             progress,
+            saved_at: None,
         };
         Ok((run, resumed_from))
     }
@@ -163,7 +179,7 @@ impl Trainer<'_> {
             self.step(run, windows)?;
             let every = self.settings.save_every_steps;
             if every > 0 && run.progress.step.is_multiple_of(every) {
-                self.save(run)?;
+                self.try_to_save(run)?;
             }
         }
         self.finish_epoch(run, started.elapsed().as_secs_f64())
@@ -214,19 +230,34 @@ impl Trainer<'_> {
         let waited = run.progress.epochs_done - run.progress.best_epoch;
         run.progress.finished =
             run.progress.epochs_done >= self.settings.epochs || waited >= self.settings.patience;
-        self.save(run)?;
+        self.try_to_save(run)?;
         if let Some(report) = run.progress.history.last() {
             self.observer.on_epoch(report);
         }
         Ok(())
     }
 
-    fn save(&mut self, run: &Run<'_>) -> Result<(), TrainError> {
-        if let Some(state) = &run.state {
+    fn save(&mut self, run: &mut Run<'_>) -> Result<(), TrainError> {
+        if let Some(state) = &run.state
+            && run.saved_at != Some(run.at())
+        {
             state.save(&run.progress, run.optimizer.slots(), &run.best)?;
             self.observer.on_checkpoint(state.path(), run.progress.step);
+            run.saved_at = Some(run.at());
         }
         Ok(())
+    }
+
+    /// A save that the run can do without: the run is still in memory, the state of before on disk.
+    /// That holds after the last step, too, whose weights the caller is about to write.
+    fn try_to_save(&mut self, run: &mut Run<'_>) -> Result<(), TrainError> {
+        match self.save(run) {
+            Err(error @ TrainError::SaveState { .. }) => {
+                self.observer.on_save_failed(&error, run.progress.step);
+                Ok(())
+            }
+            other => other,
+        }
     }
 }
 
@@ -267,21 +298,6 @@ impl Progress {
             train_seconds,
             validation_seconds,
         });
-    }
-}
-
-fn beginning(settings_hash: String) -> Progress {
-    Progress {
-        format_version: FORMAT_VERSION,
-        settings_hash,
-        epochs_done: 0,
-        step_in_epoch: 0,
-        step: 0,
-        best_metric: None,
-        best_epoch: 0,
-        loss_sums: Vec::new(),
-        history: Vec::new(),
-        finished: false,
     }
 }
 

@@ -21,7 +21,7 @@ use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 
 use super::huggingface::check_numbers;
-use super::{LayerSelection, PretrainedBase, PromptText, encode_prompt, prompt_rows};
+use super::{BaseHeader, LayerSelection, PretrainedBase, PromptText, encode_prompt, prompt_rows};
 use crate::model::file_error::ModelFileError;
 use crate::model::llama::{Tensors, layer_shapes};
 use crate::model::weights_file::check_finite;
@@ -71,6 +71,14 @@ pub(super) fn load(
         tensors,
         prompt,
         prompt_embeddings,
+    })
+}
+
+pub(super) fn header(path: &Path, text: &PromptText) -> Result<BaseHeader, ModelFileError> {
+    let gguf = Gguf::open(path)?;
+    Ok(BaseHeader {
+        config: gguf.config()?,
+        prompt: gguf.prompt(text)?,
     })
 }
 

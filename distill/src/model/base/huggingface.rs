@@ -11,7 +11,7 @@ use slmrec_export::checkpoint::{
     Base, CONFIG_FILE, LlamaConfig, MODEL_FILE, Prompt, RECOMMENDER_FILE, RecommenderConfig,
 };
 
-use super::{LayerSelection, PretrainedBase, PromptText, encode_prompt, prompt_rows};
+use super::{BaseHeader, LayerSelection, PretrainedBase, PromptText, encode_prompt, prompt_rows};
 use crate::model::file_error::{ModelFileError, read_json};
 use crate::model::llama::{Tensors, layer_shapes};
 use crate::model::weights_file::WeightsFile;
@@ -73,6 +73,13 @@ pub(super) fn load(
         tensors,
         prompt: origin.prompt,
         prompt_embeddings,
+    })
+}
+
+pub(super) fn header(dir: &Path, text: &PromptText) -> Result<BaseHeader, ModelFileError> {
+    Ok(BaseHeader {
+        config: read_config(&dir.join(CONFIG_FILE))?,
+        prompt: Origin::find(dir, text)?.prompt,
     })
 }
 

@@ -131,6 +131,29 @@ pub struct PretrainedBase {
     pub prompt_embeddings: Option<Tensor>,
 }
 
+/// What a pretrained model says about itself; no weights are read.
+#[derive(Clone, Debug)]
+pub struct BaseHeader {
+    /// Configuration of the whole model.
+    pub config: LlamaConfig,
+    /// The prompt as text and token ids.
+    pub prompt: Prompt,
+}
+
+impl BaseHeader {
+    /// Reads the header of a GGUF file, or `config.json` of a directory, and encodes the prompt.
+    ///
+    /// # Errors
+    /// As [`PretrainedBase::load`].
+    pub fn read(path: &Path, prompt: &PromptText) -> Result<Self, ModelFileError> {
+        if path.is_dir() {
+            huggingface::header(path, prompt)
+        } else {
+            gguf::header(path, prompt)
+        }
+    }
+}
+
 impl PretrainedBase {
     /// Reads a GGUF file or a directory with `config.json` and safetensors.
     ///

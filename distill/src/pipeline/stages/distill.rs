@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::super::settings::StudentStart;
 use super::super::stage::{Stage, StageRecord};
 use super::super::{Outcome, PipelineError, WorkDir};
+use super::plan::{self, TrainingRun};
 use super::teach::{ModelRun, base_path, from_base, model_inputs, say_size};
 use super::{Context, input_hash, to_json};
 use crate::model::LlmRecommender;
@@ -25,6 +26,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
         .insert("teacher".to_owned(), teacher_hash.clone());
     stage.run(context.force, context.reporter, |dir| {
         let (dataset, _) = context.dataset()?;
+        plan::announce(context, &dataset, TrainingRun::Distill)?;
         let teacher = LlmRecommender::load(&teacher_dir, &context.device)?;
         let student = student(context)?;
         say_size(context, "student", &student);
@@ -64,6 +66,7 @@ pub fn run_ce_only(context: &Context<'_>) -> Result<Option<Outcome>, PipelineErr
     }
     let outcome = stage.run(context.force, context.reporter, |dir| {
         let (dataset, _) = context.dataset()?;
+        plan::announce(context, &dataset, TrainingRun::CeOnly)?;
         let student = student(context)?;
         say_size(context, "ce-only", &student);
         let run = ModelRun {

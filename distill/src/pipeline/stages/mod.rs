@@ -3,6 +3,7 @@
 pub mod distill;
 pub mod evaluate;
 pub mod export;
+pub mod plan;
 pub mod prepare;
 pub mod pretrain;
 pub mod teach;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::stage::Stage;
 use super::super::{Outcome, PipelineError, WorkDir};
+use super::plan::{self, TrainingRun};
 use super::{Context, Training, input_hash, seeded, to_json, vocabulary_hash};
 use crate::model::sasrec::SasRec;
 use crate::train::CrossEntropy;
@@ -23,6 +24,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
     };
     stage.run(context.force, context.reporter, |dir| {
         let (dataset, _) = context.dataset()?;
+        plan::announce(context, &dataset, TrainingRun::Pretrain)?;
         let model = SasRec::new(
             section.model.clone(),
             dataset.num_items(),

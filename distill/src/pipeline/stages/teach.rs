@@ -9,6 +9,7 @@ use slmrec_core::{Dataset, hash};
 use super::super::settings::LayerChoice;
 use super::super::stage::{Stage, hash_input, io_error};
 use super::super::{Outcome, PipelineError, WorkDir};
+use super::plan::{self, TrainingRun};
 use super::{Context, Training, input_hash, seeded, to_json, vocabulary_hash};
 use crate::fetch;
 use crate::model::sasrec::SasRec;
@@ -37,6 +38,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
     };
     stage.run(context.force, context.reporter, |dir| {
         let (dataset, _) = context.dataset()?;
+        plan::announce(context, &dataset, TrainingRun::Teach)?;
         let model = from_base(context, &base, section.layers, section.layer_choice)?;
         say_size(context, "teacher", &model);
         let run = ModelRun {

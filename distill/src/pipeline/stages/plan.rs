@@ -1,0 +1,244 @@
+//! The plan of each training stage: gathered from settings, dataset and the base model's header,
+//! said before the stage runs, and refused where the machine cannot hold it.
+
+use slmrec_core::Dataset;
+use slmrec_core::history::newest;
+
+use super::super::PipelineError;
+use super::teach::base_path;
+use super::{Context, seeded};
+use crate::model::base::BaseHeader;
+use crate::plan::calibration::{self, Llm, Subject};
+use crate::plan::decoder::{DecoderRun, DecoderShape};
+use crate::plan::machine::Free;
+use crate::plan::sasrec::SasRecRun;
+use crate::plan::{StagePlan, Time, Work};
+use crate::train::{DistillSettings, TrainSettings, TrainingData};
+
+/// The stages that train, by the name in their record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrainingRun {
+    /// SASRec.
+    Pretrain,
+    /// The teacher.
+    Teach,
+    /// The student's shape without the teacher.
+    CeOnly,
+    /// The student.
+    Distill,
+}
+
+/// Plans of all training stages that the settings ask for. Those of language models are left out
+/// (and that is said) while no pretrained model is named.
+///
+/// # Errors
+/// No dataset, a base that cannot be read, or a calibration that fails.
+pub fn all(context: &Context<'_>) -> Result<Vec<StagePlan>, PipelineError> {
+    let (dataset, _) = context.dataset()?;
+    let mut plans = vec![plan(context, &dataset, TrainingRun::Pretrain)?];
+    if context.settings.teach.base.is_none() {
+        context.reporter.say(
+            "plan: no pretrained model is named (--base), so teacher and student are left out",
+        );
+        return Ok(plans);
+    }
+    plans.push(plan(context, &dataset, TrainingRun::Teach)?);
+    if context.settings.distill.ce_only {
+        plans.push(plan(context, &dataset, TrainingRun::CeOnly)?);
+    }
+    plans.push(plan(context, &dataset, TrainingRun::Distill)?);
+    Ok(plans)
+}
+
+/// What the machine lacks for these plans.
+#[must_use]
+pub fn misfits(context: &Context<'_>, plans: &[StagePlan]) -> Vec<String> {
+    let free = Free::now(context.work.root());
+    let settings = &context.settings;
+    let of_plan = |plan: &StagePlan| {
+        let batch_size = match plan.stage {
+            "pretrain" => settings.pretrain.train.batch_size,
+            "teach" => settings.teach.train.batch_size,
+            _ => settings.distill.train.batch_size,
+        };
+        plan.misfits(&free, batch_size as u64)
+    };
+    plans.iter().flat_map(of_plan).collect()
+}
+
+/// The misfits as an error, unless it was forced.
+///
+/// # Errors
+/// [`PipelineError::DoesNotFit`].
+pub fn refuse(context: &Context<'_>, misfits: Vec<String>) -> Result<(), PipelineError> {
+    if misfits.is_empty() {
+        return Ok(());
+    }
+    let text = misfits.join("\n");
+    if context.force {
+        context.reporter.say(&format!("plan: --force: {text}"));
+        return Ok(());
+    }
+    Err(PipelineError::DoesNotFit(text))
+}
+
+/// Says the plan of a stage that is about to train, and refuses what does not fit.
+///
+/// # Errors
+/// As [`all`] and [`refuse`].
+pub(super) fn announce(
+    context: &Context<'_>,
+    dataset: &Dataset,
+    run: TrainingRun,
+) -> Result<(), PipelineError> {
+    let plan = plan(context, dataset, run)?;
+    context.reporter.say(&plan.line());
+    let misfits = misfits(context, &[plan]);
+    refuse(context, misfits)
+}
+
+fn plan(
+    context: &Context<'_>,
+    dataset: &Dataset,
+    run: TrainingRun,
+) -> Result<StagePlan, PipelineError> {
+    let settings = &context.settings;
+    match run {
+        TrainingRun::Pretrain => sasrec(context, dataset),
+        TrainingRun::Teach => {
+            let section = &settings.teach;
+            decoder(
+                context,
+                dataset,
+                "teach",
+                section.layers,
+                &section.train,
+                None,
+            )
+        }
+        TrainingRun::CeOnly | TrainingRun::Distill => {
+            let section = &settings.distill;
+            let (name, objective) = match run {
+                TrainingRun::Distill => ("distill", Some(&section.objective)),
+                _ => ("ce-only", None),
+            };
+            let train = &section.train;
+            decoder(context, dataset, name, section.layers, train, objective)
+        }
+    }
+}
+
+fn sasrec(context: &Context<'_>, dataset: &Dataset) -> Result<StagePlan, PipelineError> {
+    let section = &context.settings.pretrain;
+    section.model.check()?;
+    let train = seeded(&section.train, context);
+    let data = TrainingData::new(dataset, section.model.max_history, train.targets)?;
+    let work = Work::of(&data, train.batch_size, train.epochs);
+    let run = SasRecRun {
+        settings: &section.model,
+        items: dataset.num_items() as u64,
+        batch_size: train.batch_size as u64,
+        targets: train.targets,
+        work,
+    };
+    let subject = subject(
+        context,
+        dataset,
+        section.model.max_history,
+        &train,
+        &data,
+        work,
+    );
+    Ok(StagePlan {
+        stage: "pretrain",
+        parameters: run.parameters(),
+        work,
+        memory: run.memory(),
+        disk: run.disk(),
+        time: timed(context, || calibration::sasrec(&subject, &section.model))?,
+    })
+}
+
+fn decoder(
+    context: &Context<'_>,
+    dataset: &Dataset,
+    stage: &'static str,
+    layers: usize,
+    train: &TrainSettings,
+    objective: Option<&DistillSettings>,
+) -> Result<StagePlan, PipelineError> {
+    let settings = &context.settings;
+    let header = BaseHeader::read(&base_path(context)?, &settings.prompt_text())?;
+    let item_dim = settings.pretrain.model.hidden_size;
+    let max_history = settings.model.max_history;
+    let train = seeded(train, context);
+    let data = TrainingData::new(dataset, max_history, train.targets)?;
+    let work = Work::of(&data, train.batch_size, train.epochs);
+    let shape = |layers| DecoderShape::new(&header.config, layers);
+    let run = DecoderRun {
+        stage,
+        shape: shape(layers),
+        settings: &settings.model,
+        // The settings have no such choice yet.
+        checkpointing: false,
+        items: (dataset.num_items() as u64, item_dim as u64),
+        prompt: (
+            header.prompt.prefix_tokens.len() as u64,
+            header.prompt.suffix_tokens.len() as u64,
+        ),
+        batch_size: train.batch_size as u64,
+        targets: train.targets,
+        work,
+        distillation: objective.map(|objective| (shape(settings.teach.layers), objective)),
+    };
+    let llm = Llm {
+        config: &header.config,
+        layers,
+        settings: &settings.model,
+        prompt: &header.prompt,
+        item_dim,
+        distillation: objective.map(|objective| (settings.teach.layers, objective)),
+    };
+    let positions = match train.targets {
+        crate::train::Targets::All => data.windows().iter().map(|w| w.len as u64 - 1).sum(),
+        crate::train::Targets::Last => data.len() as u64,
+    };
+    let subject = subject(context, dataset, max_history, &train, &data, work);
+    Ok(StagePlan {
+        stage,
+        parameters: run.parameters(),
+        work,
+        memory: run.memory(),
+        disk: run.disk(positions),
+        time: timed(context, || calibration::decoder(&subject, &llm))?,
+    })
+}
+
+fn subject<'a>(
+    context: &'a Context<'_>,
+    dataset: &Dataset,
+    max_history: usize,
+    train: &'a TrainSettings,
+    data: &'a TrainingData,
+    work: Work,
+) -> Subject<'a> {
+    let validated = (0..dataset.num_users())
+        .map(|user| newest(dataset.training_sequence(user), max_history).len() as u64);
+    Subject {
+        train,
+        data,
+        validated_items: validated.sum(),
+        work,
+        device: &context.device,
+    }
+}
+
+fn timed(
+    context: &Context<'_>,
+    measure: impl FnOnce() -> Result<Time, crate::train::TrainError>,
+) -> Result<Option<Time>, PipelineError> {
+    Ok(match context.settings.plan.calibrate {
+        true => Some(measure()?),
+        false => None,
+    })
+}

@@ -1,0 +1,350 @@
+//! Memory and parameters of a language-model recommender in training.
+//!
+//! The formulas follow `model::llama` operation by operation: candle keeps the result of every
+//! operation for as long as the loss lives. Who changes what an operation keeps changes
+//! [`kept_by_linear`] or [`kept_by_layer`]; the test `memory` holds them against counted bytes.
+
+use slmrec_export::checkpoint::LlamaConfig;
+
+use super::{
+    Disk, F32, Memory, ParameterCount, Work, cache_bytes, catalog_loss_bytes, optimizer_bytes,
+    target_positions,
+};
+use crate::model::{BodyTraining, LlmSettings, TargetModule};
+use crate::train::{DistillSettings, Targets};
+use slmrec_core::manifest::Readout;
+
+/// Histories of one forward pass of the evaluation, as `evaluate::model_scorer` has it.
+const EVALUATED_AT_ONCE: u64 = 64;
+/// Whether forward passes of evaluation and teacher keep their values as if for a backward pass:
+/// they do while the projections around the body are variables.
+const EVALUATION_KEEPS_VALUES: bool = true;
+
+/// Widths and depth of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecoderShape {
+    /// Hidden size H.
+    pub hidden: u64,
+    /// Width of all query heads.
+    pub query: u64,
+    /// Width of all key (or value) heads.
+    pub key_value: u64,
+    /// Width of the MLP.
+    pub mlp: u64,
+    /// Layers that are used.
+    pub layers: u64,
+}
+
+impl DecoderShape {
+    /// `layers` layers of the widths of a configuration.
+    #[must_use]
+    pub fn new(config: &LlamaConfig, layers: usize) -> Self {
+        let width = |heads: usize| (heads as u64).saturating_mul(config.head_size() as u64);
+        Self {
+            hidden: config.hidden_size as u64,
+            query: width(config.num_attention_heads),
+            key_value: width(config.kv_heads()),
+            mlp: config.intermediate_size as u64,
+            layers: layers as u64,
+        }
+    }
+
+    /// Inputs and outputs of a linear layer.
+    fn linear(&self, module: TargetModule) -> (u64, u64) {
+        match module {
+            TargetModule::QProj => (self.hidden, self.query),
+            TargetModule::KProj | TargetModule::VProj => (self.hidden, self.key_value),
+            TargetModule::OProj => (self.query, self.hidden),
+            TargetModule::GateProj | TargetModule::UpProj => (self.hidden, self.mlp),
+            TargetModule::DownProj => (self.mlp, self.hidden),
+        }
+    }
+
+    /// Values of the body, the final norm included.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        let linears = TargetModule::ALL.map(|module| {
+            let (inputs, outputs) = self.linear(module);
+            inputs * outputs
+        });
+        self.layers * (linears.iter().sum::<u64>() + 2 * self.hidden) + self.hidden
+    }
+
+    fn trained(&self, training: &BodyTraining) -> u64 {
+        match training {
+            BodyTraining::Frozen => 0,
+            BodyTraining::Full => self.parameters(),
+            BodyTraining::Lora(lora) => {
+                let sizes = lora.target_modules.iter().map(|module| {
+                    let (inputs, outputs) = self.linear(*module);
+                    lora.r as u64 * (inputs + outputs)
+                });
+                self.layers * sizes.sum::<u64>()
+            }
+        }
+    }
+}
+
+/// Values per token that a linear layer keeps.
+fn kept_by_linear(shape: &DecoderShape, module: TargetModule, training: &BodyTraining) -> u64 {
+    let (_, outputs) = shape.linear(module);
+    match training {
+        // The frozen product, the adapter's at both ends and scaled in the middle, and the sum.
+        BodyTraining::Lora(lora) if lora.target_modules.contains(&module) => {
+            3 * outputs + 2 * lora.r as u64
+        }
+        _ => outputs,
+    }
+}
+
+/// Values per token that one layer keeps for the backward pass.
+fn kept_by_layer(shape: &DecoderShape, training: &BodyTraining, with_dropout: bool) -> u64 {
+    use TargetModule::{DownProj, GateProj, KProj, OProj, QProj, UpProj, VProj};
+    let linears = TargetModule::ALL.map(|module| kept_by_linear(shape, module, training));
+    // Two norms, two sums of the residual stream, the attention and the SwiGLU.
+    let rest = 4 * shape.hidden + shape.query + shape.mlp;
+    // A mask and what is left of the input, once for all adapters that read it.
+    let dropout = match training {
+        BodyTraining::Lora(lora) if with_dropout && lora.dropout > 0.0 => {
+            let read = |modules: &[TargetModule], width: u64| {
+                let any = modules.iter().any(|m| lora.target_modules.contains(m));
+                if any { 2 * width } else { 0 }
+            };
+            read(&[QProj, KProj, VProj], shape.hidden)
+                + read(&[OProj], shape.query)
+                + read(&[GateProj, UpProj], shape.hidden)
+                + read(&[DownProj], shape.mlp)
+        }
+        _ => 0,
+    };
+    linears.iter().sum::<u64>() + rest + dropout
+}
+
+/// Values that all layers keep of `tokens` tokens. With `checkpointing` only the input of each layer
+/// is kept, and one layer at a time is run again for its backward pass.
+fn kept_by_layers(shape: &DecoderShape, kept: u64, tokens: u64, checkpointing: bool) -> u64 {
+    if checkpointing {
+        tokens * (shape.layers * shape.hidden + kept)
+    } else {
+        tokens * shape.layers * kept
+    }
+}
+
+/// Values that an evaluating forward pass holds of `tokens` tokens.
+fn held_in_evaluation(shape: &DecoderShape, training: &BodyTraining, tokens: u64) -> u64 {
+    let kept = kept_by_layer(shape, training, false);
+    kept_by_layers(shape, kept, tokens, !EVALUATION_KEEPS_VALUES)
+}
+
+/// A language-model recommender and its training.
+#[derive(Clone, Debug)]
+pub struct DecoderRun<'a> {
+    /// The stage, as in its record.
+    pub stage: &'static str,
+    /// The body.
+    pub shape: DecoderShape,
+    /// What stands around it, and what is trained.
+    pub settings: &'a LlmSettings,
+    /// Whether layers are run again in the backward pass instead of kept.
+    pub checkpointing: bool,
+    /// Items N and size D of their embeddings.
+    pub items: (u64, u64),
+    /// Tokens of the prompt before and after the items.
+    pub prompt: (u64, u64),
+    /// Windows of a batch.
+    pub batch_size: u64,
+    /// Which positions are targets.
+    pub targets: Targets,
+    /// The work.
+    pub work: Work,
+    /// The teacher's body and the objective, for a student.
+    pub distillation: Option<(DecoderShape, &'a DistillSettings)>,
+}
+
+impl DecoderRun<'_> {
+    /// Numbers of values.
+    #[must_use]
+    pub fn parameters(&self) -> ParameterCount {
+        let (projections, table) = (self.projections(), self.table());
+        let trained_table = if self.settings.train_item_embeddings {
+            table
+        } else {
+            0
+        };
+        let body = self.shape.trained(&self.settings.training);
+        let adapters = match self.settings.training {
+            BodyTraining::Lora(_) => body,
+            BodyTraining::Full | BodyTraining::Frozen => 0,
+        };
+        ParameterCount {
+            total: self.shape.parameters() + adapters + projections + table,
+            trainable: body + projections + trained_table + self.objective_parameters(),
+        }
+    }
+
+    /// Values of both projections.
+    fn projections(&self) -> u64 {
+        let (hidden, dim) = (self.shape.hidden, self.items.1);
+        2 * hidden * dim + hidden
+    }
+
+    fn table(&self) -> u64 {
+        let (items, dim) = self.items;
+        (items + 1).saturating_mul(dim)
+    }
+
+    fn objective_parameters(&self) -> u64 {
+        let Some((teacher, objective)) = &self.distillation else {
+            return 0;
+        };
+        let blocks = objective.blocks as u64;
+        let heads = if objective.lambda_ms > 0.0 {
+            blocks.saturating_sub(1) * self.items.1 * self.shape.hidden
+        } else {
+            0
+        };
+        let projectors = if teacher.hidden == self.shape.hidden {
+            0
+        } else {
+            blocks * teacher.hidden * self.shape.hidden
+        };
+        heads + projectors
+    }
+
+    /// Packed tokens of a batch with so many items.
+    fn tokens(&self, items: u64, rows: u64) -> u64 {
+        let (prefix, suffix) = self.prompt;
+        prefix + items + rows * suffix
+    }
+
+    /// Positions at which states and user vectors are read, padding included.
+    fn read_positions(&self, rows: u64) -> u64 {
+        match self.settings.readout {
+            Readout::Item => rows * self.work.longest,
+            Readout::Response => rows,
+        }
+    }
+
+    /// Bytes at the peak.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        let count = self.parameters();
+        let (items, dim) = self.items;
+        let tokens = self.tokens(self.work.most_items, self.batch_size);
+        let targets = target_positions(self.targets, self.work.most_items, self.batch_size);
+        let trained_table = self.settings.train_item_embeddings;
+        let (teacher, distilled) = self.distilled(tokens, targets);
+        let heads = self.distillation.map_or(0, |(_, objective)| {
+            if objective.lambda_ms > 0.0 {
+                objective.blocks as u64 - 1
+            } else {
+                0
+            }
+        });
+        let one_loss = catalog_loss_bytes(targets, items, dim, trained_table);
+        let kept_of_head = F32 * targets * (3 * dim);
+        Memory {
+            weights: F32 * count.total,
+            optimizer: optimizer_bytes(count.trainable),
+            teacher,
+            activations: F32 * (self.kept(tokens, targets) + distilled),
+            loss: one_loss + heads * kept_of_head,
+            validation: self.validation(),
+        }
+    }
+
+    /// Values that the student keeps, and the largest gradients of its backward pass.
+    fn kept(&self, tokens: u64, targets: u64) -> u64 {
+        let (shape, dim) = (&self.shape, self.items.1);
+        let kept = kept_by_layer(shape, &self.settings.training, true);
+        let layers = kept_by_layers(shape, kept, tokens, self.checkpointing);
+        // Items looked up, projected, shifted and put among the prompt; the final norm.
+        let around = tokens * (dim + 5 * shape.hidden);
+        let read = self.read_positions(self.batch_size) * (shape.hidden + dim) + targets * dim;
+        let backward = tokens * (4 * shape.mlp + 4 * shape.hidden);
+        layers + around + read + backward
+    }
+
+    /// Bytes of the teacher's weights, and values that teacher and alignment add to a step.
+    fn distilled(&self, tokens: u64, targets: u64) -> (u64, u64) {
+        let Some((teacher, objective)) = &self.distillation else {
+            return (0, 0);
+        };
+        let dim = self.items.1;
+        let around = 2 * teacher.hidden * dim + teacher.hidden + self.table();
+        let weights = F32 * (teacher.parameters() + around);
+        let run = held_in_evaluation(teacher, &BodyTraining::Frozen, tokens);
+        let blocks = objective.blocks as u64;
+        let read = self.read_positions(self.batch_size);
+        // Each pair: both states at all positions, then at the targets; squares, products and
+        // differences of the two terms.
+        let (hidden, taught) = (self.shape.hidden, teacher.hidden);
+        let states = blocks * (read * (hidden + taught) + targets * (6 * hidden + 2 * taught));
+        (weights, run + states)
+    }
+
+    /// Bytes of a batch of the validation.
+    fn validation(&self) -> u64 {
+        let rows = EVALUATED_AT_ONCE;
+        let longest = self.work.longest + 1;
+        let tokens = self.tokens(rows * longest, rows);
+        let held = held_in_evaluation(&self.shape, &self.settings.training, tokens);
+        let around = tokens * (2 * self.items.1 + 5 * self.shape.hidden);
+        // The catalog turned around, and the scores of 256 users.
+        F32 * (held + around + self.table() + 256 * self.items.0)
+    }
+
+    /// Bytes on disk.
+    #[must_use]
+    pub fn disk(&self, target_positions: u64) -> Disk {
+        let stored = self.shape.parameters() + self.projections() + self.table();
+        let mut disk = Disk::of(self.parameters().trainable, stored);
+        disk.teacher_cache = self.distillation.map(|(teacher, objective)| {
+            let blocks = objective.blocks as u64;
+            cache_bytes(blocks, teacher.hidden, self.items.1, target_positions)
+        });
+        disk
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::LoraSettings;
+
+    /// SmolLM2-135M.
+    fn shape(layers: u64) -> DecoderShape {
+        DecoderShape {
+            hidden: 576,
+            query: 576,
+            key_value: 192,
+            mlp: 1536,
+            layers,
+        }
+    }
+
+    #[test]
+    fn the_published_size_of_smollm2() {
+        // 134.5 M with the embedding table of 49152 rows.
+        assert_eq!(shape(30).parameters() + 49_152 * 576, 134_515_008);
+    }
+
+    #[test]
+    fn adapters_of_all_modules() {
+        let lora = BodyTraining::Lora(LoraSettings::default());
+        let sums = 2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536);
+        assert_eq!(shape(4).trained(&lora), 4 * 16 * sums);
+        assert_eq!(shape(4).trained(&BodyTraining::Frozen), 0);
+    }
+
+    #[test]
+    fn checkpointing_keeps_one_layer_and_the_inputs() {
+        let shape = shape(24);
+        let lora = BodyTraining::Lora(LoraSettings::default());
+        let kept = kept_by_layer(&shape, &lora, true);
+        let all = kept_by_layers(&shape, kept, 1000, false);
+        let few = kept_by_layers(&shape, kept, 1000, true);
+        assert_eq!(all, 24 * kept * 1000);
+        assert!(few * 10 < all, "{few} of {all}");
+    }
+}

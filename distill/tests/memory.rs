@@ -1,0 +1,211 @@
+//! The memory plan against counted bytes: every allocation of a real step and a real validation is
+//! counted. This file has one test, since a test beside it would be counted, too.
+
+use std::fmt::Write as _;
+
+use candle_core::Device;
+use peak_alloc::PeakAlloc;
+use slmrec_core::ItemIndex;
+use slmrec_distill::model::{
+    BodyTraining, HistoryBatch, LlmRecommender, LlmSettings, LoraSettings, MaskRng, Mode,
+    Parameters, PretrainedBase, SasRec, SasRecSettings, SequentialModel,
+};
+use slmrec_distill::plan::Work;
+use slmrec_distill::plan::decoder::{DecoderRun, DecoderShape};
+use slmrec_distill::plan::sasrec::SasRecRun;
+use slmrec_distill::train::adamw::AdamW;
+use slmrec_distill::train::{
+    CrossEntropy, DistillSettings, Distillation, LiveTeacher, Objective, Targets, TrainSettings,
+    TrainingData,
+};
+use slmrec_export::checkpoint::LlamaConfig;
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+const ITEMS: usize = 600;
+const DIM: usize = 32;
+const BATCH: usize = 12;
+/// Between plan and count: the plan leaves out what is small, and rounds up what varies.
+const FACTOR: f64 = 1.6;
+
+fn config(layers: usize) -> LlamaConfig {
+    let json = serde_json::json!({
+        "model_type": "llama", "hidden_size": 96, "intermediate_size": 256,
+        "num_hidden_layers": layers, "num_attention_heads": 6, "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-5, "vocab_size": 1,
+    });
+    serde_json::from_value(json).expect("configuration")
+}
+
+fn data() -> TrainingData {
+    let sequence = |user: u32| {
+        let len = 21 + user % 20;
+        (0..len)
+            .map(|at| ItemIndex(1 + (7 * user + at) % ITEMS as u32))
+            .collect()
+    };
+    let sequences = (0..40).map(sequence).collect();
+    TrainingData::from_sequences(sequences, ITEMS, 40, Targets::All).expect("data")
+}
+
+fn settings(training: BodyTraining) -> LlmSettings {
+    LlmSettings {
+        max_history: 40,
+        training,
+        ..LlmSettings::default()
+    }
+}
+
+fn recommender(layers: usize, settings: &LlmSettings) -> LlmRecommender {
+    let base = PretrainedBase::random(&config(layers), 1, &Device::Cpu).expect("base");
+    let table = candle_core::Tensor::ones((ITEMS + 1, DIM), candle_core::DType::F32, &Device::Cpu);
+    let table = (table.expect("table") * 0.1).expect("table");
+    LlmRecommender::new(&base, &table, settings, 1, &Device::Cpu).expect("model")
+}
+
+/// Bytes that `work` takes beyond what is held before it, at its peak.
+fn taken<T>(work: impl FnOnce() -> T) -> (u64, T) {
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    let result = work();
+    (MEMORY.peak_usage().saturating_sub(before) as u64, result)
+}
+
+/// The peak of two steps on the largest batch, the optimizer's moments and the best values included.
+fn step(model: &dyn SequentialModel, objective: &dyn Objective, data: &TrainingData) -> u64 {
+    let mut largest: Vec<usize> = (0..data.len()).collect();
+    largest.sort_by_key(|&window| std::cmp::Reverse(data.windows()[window].len));
+    let (bytes, ()) = taken(|| {
+        let mut parameters = Parameters::default();
+        parameters
+            .extend("model.", model.parameters())
+            .expect("names");
+        parameters
+            .extend("objective.", objective.parameters())
+            .expect("names");
+        let mut optimizer = AdamW::new(&parameters, &TrainSettings::default()).expect("optimizer");
+        let best = |var: &candle_core::Var| var.as_detached_tensor().copy().expect("copy");
+        let _best: Vec<_> = parameters.iter().map(|(_, var)| best(var)).collect();
+        for number in 1..3 {
+            let batch = data.batch(&largest[..BATCH], &Device::Cpu).expect("batch");
+            let mut rng = MaskRng::new(1, number);
+            let losses = objective.loss(model, &batch, &mut rng).expect("loss");
+            let gradients = losses.total.backward().expect("backward");
+            optimizer.update(&gradients, 1e-3).expect("update");
+        }
+    });
+    bytes
+}
+
+/// The peak of a batch of the validation.
+fn validation(model: &dyn SequentialModel) -> u64 {
+    let history: Vec<ItemIndex> = (1..=40).map(ItemIndex).collect();
+    let histories = vec![history.as_slice(); 64];
+    let (bytes, ()) = taken(|| {
+        let batch = HistoryBatch::new(&histories, &Device::Cpu).expect("batch");
+        model.forward(&batch, Mode::Eval, &[]).expect("forward");
+    });
+    bytes
+}
+
+struct Report(String, bool);
+
+impl Report {
+    fn compare(&mut self, what: &str, planned: u64, counted: u64) {
+        let ratio = planned as f64 / counted as f64;
+        let fits = (1.0 / FACTOR..FACTOR).contains(&ratio);
+        writeln!(
+            self.0,
+            "{what}: planned {planned}, counted {counted}, ratio {ratio:.2}"
+        )
+        .expect("text");
+        self.1 &= fits;
+    }
+}
+
+#[test]
+fn the_plan_is_near_what_is_counted() {
+    // The threads of the matrix products keep buffers of their own from the first use on.
+    let data = data();
+    let warm = recommender(1, &settings(BodyTraining::Frozen));
+    step(&warm, &CrossEntropy::default(), &data);
+    drop(warm);
+    let mut report = Report(String::new(), true);
+    let work = Work::of(&data, BATCH, 1);
+    let frozen_teacher = recommender(6, &settings(BodyTraining::Frozen));
+    let teacher = LiveTeacher::new(&frozen_teacher, "teacher").expect("teacher");
+    let objective = DistillSettings {
+        blocks: 2,
+        ..DistillSettings::default()
+    };
+    let lora = || BodyTraining::Lora(LoraSettings::default());
+    for (name, training, layers, distilled) in [
+        ("adapters", lora(), 4, false),
+        ("all weights", BodyTraining::Full, 4, false),
+        ("student", lora(), 2, true),
+    ] {
+        let settings = settings(training);
+        let (weights, model) = taken(|| recommender(layers, &settings));
+        let run = DecoderRun {
+            stage: "teach",
+            shape: DecoderShape::new(&config(layers), layers),
+            settings: &settings,
+            checkpointing: false,
+            items: (ITEMS as u64, DIM as u64),
+            prompt: (0, 0),
+            batch_size: BATCH as u64,
+            targets: Targets::All,
+            work,
+            distillation: distilled.then(|| (DecoderShape::new(&config(6), 6), &objective)),
+        };
+        let memory = run.memory();
+        let counted = if distilled {
+            let objective = Distillation::new(objective.clone(), &model, Some(&teacher), 1);
+            step(&model, &objective.expect("objective"), &data)
+        } else {
+            step(&model, &CrossEntropy::default(), &data)
+        };
+        // Weights are loaded beside the variables that are copied from them.
+        assert!(
+            weights >= memory.weights * 9 / 10,
+            "{weights} of {}",
+            memory.weights
+        );
+        let planned = memory.optimizer + memory.activations + memory.loss;
+        report.compare(&format!("{name}, step"), planned, counted);
+        report.compare(
+            &format!("{name}, validation"),
+            memory.validation,
+            validation(&model),
+        );
+        let count = run.parameters();
+        let objective = if distilled { 32 * 96 } else { 0 };
+        assert_eq!(
+            count.trainable,
+            model.parameters().count() as u64 + objective,
+            "{name}"
+        );
+    }
+    let shape = SasRecSettings {
+        hidden_size: 64,
+        max_history: 40,
+        ..SasRecSettings::default()
+    };
+    let model = SasRec::new(shape.clone(), ITEMS, 1, &Device::Cpu).expect("SASRec");
+    let run = SasRecRun {
+        settings: &shape,
+        items: ITEMS as u64,
+        batch_size: BATCH as u64,
+        targets: Targets::All,
+        work,
+    };
+    assert_eq!(run.parameters().total, model.parameters().count() as u64);
+    let memory = run.memory();
+    let planned = memory.optimizer + memory.activations + memory.loss;
+    let counted = step(&model, &CrossEntropy::default(), &data);
+    report.compare("SASRec, step", planned, counted);
+    report.compare("SASRec, validation", memory.validation, validation(&model));
+    assert!(report.1, "{}", report.0);
+    println!("{}", report.0);
+}

@@ -5,8 +5,10 @@
 //! that only run on the CPU in f32 fall back to tensor operations elsewhere.
 
 pub mod attention;
+pub(crate) mod exp;
 pub mod linear;
 pub mod norm;
+pub(crate) mod simd;
 pub mod swiglu;
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ mod popularity;
 mod table;
 #[cfg(test)]
 mod testing;
+mod user_sample;
 
 use rayon::prelude::*;
 use slmrec_core::dataset::{Dataset, Split};
@@ -33,6 +34,7 @@ pub use item_pairs::ItemPairs;
 pub use markov::MarkovChain;
 pub use model_scorer::ModelScorer;
 pub use popularity::Popularity;
+pub use user_sample::sample_users;
 
 /// Most scores held at once (64 MiB of f32); a batch has fewer users where the catalog is large.
 const SCORES_AT_ONCE: usize = 1 << 24;

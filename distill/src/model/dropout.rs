@@ -28,6 +28,11 @@ impl MaskRng {
         Self(rng)
     }
 
+    /// A number in `[0, 1)`, evenly distributed, of 53 random bits.
+    pub fn uniform(&mut self) -> f64 {
+        (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
     /// A new mask that zeroes each value with probability `p` and scales the others by `1 / (1 - p)`.
     pub fn mask(&mut self, p: f64) -> Mask {
         Mask {

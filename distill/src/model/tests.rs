@@ -88,9 +88,15 @@ fn run_tiny(body: &LlamaBody, x: &Tensor) -> Vec<Tensor> {
     let packed = x.reshape((rows * len, hidden)).expect("packed");
     // Evaluation would keep no graph.
     let mut rng = MaskRng::new(0, 0);
-    body.forward(&packed, segments, None, &mut Mode::Train(&mut rng), &[1, 2, 3])
-        .expect("forward")
-        .1
+    body.forward(
+        &packed,
+        segments,
+        None,
+        &mut Mode::Train(&mut rng),
+        &[1, 2, 3],
+    )
+    .expect("forward")
+    .1
 }
 
 fn assert_states(states: &[Tensor], golden: &HashMap<String, Tensor>) {

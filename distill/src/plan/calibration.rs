@@ -161,15 +161,15 @@ impl Llm<'_> {
 impl Subject<'_> {
     /// The batch of the first epoch whose number of items is nearest to the average.
     fn typical_batch(&self) -> Result<TrainingBatch, TrainError> {
-        let windows = self.data.windows();
-        let items = |batch: &[usize]| batch.iter().map(|&w| windows[w].len - 1).sum::<usize>();
+        let len = |&window: &usize| self.data.window(window).len - 1;
+        let items = |batch: &[usize]| batch.iter().map(len).sum::<usize>();
         let batches = self.data.epoch(self.train.batch_size, self.train.seed, 0);
         let nearest = batches.iter().min_by(|a, b| {
             let off = |batch: &[usize]| (items(batch) as f64 - self.work.mean_items).abs();
             off(a).total_cmp(&off(b))
         });
         let batch = nearest.ok_or(TrainError::NoData)?;
-        Ok(self.data.batch(batch, self.device)?)
+        Ok(self.data.batch(&batch, self.device)?)
     }
 
     /// Seconds of a step.

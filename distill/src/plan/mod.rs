@@ -87,7 +87,7 @@ impl Work {
     /// Counts the windows of a run.
     #[must_use]
     pub fn of(data: &TrainingData, batch_size: usize, epochs: usize) -> Self {
-        let mut lengths: Vec<u64> = data.windows().iter().map(|w| w.len as u64 - 1).collect();
+        let mut lengths: Vec<u64> = data.windows().map(|w| w.len as u64 - 1).collect();
         lengths.sort_unstable_by(|a, b| b.cmp(a));
         let steps = data.len().div_ceil(batch_size.max(1));
         Self {

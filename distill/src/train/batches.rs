@@ -4,19 +4,26 @@
 //! predicts the item after it. Windows are cut from the end of a sequence and share one item with
 //! the next older window, so that every interaction but a user's first is a target exactly once.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use candle_core::Device;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use slmrec_core::{Dataset, ItemIndex, hash};
 
-use super::{Targets, TrainError};
-use crate::model::HistoryBatch;
+use super::losses::negatives::NegativeSampler;
+use super::settings::check;
+use super::{CatalogLoss, Targets, TrainError, TrainSettings};
+use crate::model::{HistoryBatch, ReadAt};
 
 /// Batches are sorted by length within this many batches' worth of windows, which saves most of
 /// the padding and leaves most of the shuffling.
 const BATCHES_PER_BUCKET: usize = 16;
 /// Keeps the order of the windows apart from dropout masks of the same seed.
 const ORDER_SEED: u64 = 0x6f72_6465_725f_7631;
+/// Windows whose items are hashed together, so that hashing needs little memory.
+const WINDOWS_PER_DIGEST: usize = 1 << 16;
 
 /// A piece of one user's training sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,13 +36,26 @@ pub struct Window {
     pub len: usize,
 }
 
-/// All windows of a data set.
+/// A window as it is kept: there are more of them than users.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    user: u32,
+    start: u32,
+    len: u32,
+}
+
+/// All windows of a data set: one list of items, and 12 bytes a window.
 #[derive(Clone, Debug)]
 pub struct TrainingData {
-    sequences: Vec<Vec<ItemIndex>>,
-    windows: Vec<Window>,
+    /// All training sequences, one after the other.
+    items: Vec<ItemIndex>,
+    /// Where each user's sequence begins in `items`; the last entry is its length.
+    offsets: Vec<usize>,
+    pieces: Vec<Piece>,
     targets: Targets,
     num_items: usize,
+    share_histories: bool,
+    negatives: Option<Arc<NegativeSampler>>,
 }
 
 impl TrainingData {
@@ -48,58 +68,92 @@ impl TrainingData {
         max_history: usize,
         targets: Targets,
     ) -> Result<Self, TrainError> {
-        let sequences = (0..dataset.num_users())
-            .map(|user| dataset.training_sequence(user).to_vec())
-            .collect();
-        Self::from_sequences(sequences, dataset.num_items(), max_history, targets)
+        let sequences = (0..dataset.num_users()).map(|user| dataset.training_sequence(user));
+        Self::cut(sequences, dataset.num_items(), max_history, targets)
     }
 
     /// The same from training sequences (oldest first), one a user, over `num_items` items.
     ///
     /// # Errors
     /// [`TrainError::NoData`] when no sequence has two items; [`TrainError::Setting`] for a
-    /// `max_history` of 0.
+    /// `max_history` of 0, or more users or interactions than 32 bits count.
     pub fn from_sequences(
         sequences: Vec<Vec<ItemIndex>>,
         num_items: usize,
         max_history: usize,
         targets: Targets,
     ) -> Result<Self, TrainError> {
-        super::settings::check("max_history", max_history > 0, "at least 1", max_history)?;
-        let mut windows = Vec::new();
-        for (user, sequence) in sequences.iter().enumerate() {
-            let mut end = sequence.len();
-            while end >= 2 {
-                let len = end.min(max_history + 1);
-                let start = end - len;
-                windows.push(Window { user, start, len });
-                if targets == Targets::Last || start == 0 {
-                    break;
-                }
-                end = start + 1;
-            }
+        let sequences = sequences.iter().map(Vec::as_slice);
+        Self::cut(sequences, num_items, max_history, targets)
+    }
+
+    fn cut<'s>(
+        sequences: impl Iterator<Item = &'s [ItemIndex]>,
+        num_items: usize,
+        max_history: usize,
+        targets: Targets,
+    ) -> Result<Self, TrainError> {
+        check("max_history", max_history > 0, "at least 1", max_history)?;
+        let (mut items, mut offsets) = (Vec::new(), vec![0]);
+        for sequence in sequences {
+            items.extend_from_slice(sequence);
+            offsets.push(items.len());
         }
-        if windows.is_empty() {
+        items.shrink_to_fit();
+        for (what, count) in [("interactions", items.len()), ("users", offsets.len())] {
+            check(
+                what,
+                u32::try_from(count).is_ok(),
+                "at most 2^32 - 1",
+                count,
+            )?;
+        }
+        let pieces = cut(&offsets, max_history, targets);
+        if pieces.is_empty() {
             return Err(TrainError::NoData);
         }
         Ok(Self {
-            sequences,
-            windows,
+            items,
+            offsets,
+            pieces,
             targets,
             num_items,
+            share_histories: true,
+            negatives: None,
         })
+    }
+
+    /// What else the settings of the run say about its batches: where negatives are drawn from and
+    /// whether equal histories are shared. Without this the catalog's loss is the full one, and they
+    /// are.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] for more negatives than items.
+    pub fn with_settings(mut self, settings: &TrainSettings) -> Result<Self, TrainError> {
+        self.share_histories = settings.share_histories;
+        self.negatives = match &settings.catalog_loss {
+            CatalogLoss::Full => None,
+            CatalogLoss::Sampled(sampled) => {
+                let mut counts = vec![0u32; self.num_items];
+                for item in &self.items {
+                    counts[item.row() - 1] += 1;
+                }
+                Some(Arc::new(NegativeSampler::new(sampled, &counts)?))
+            }
+        };
+        Ok(self)
     }
 
     /// Number of windows.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.windows.len()
+        self.pieces.len()
     }
 
     /// Never true: there is at least one window.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.windows.is_empty()
+        self.pieces.is_empty()
     }
 
     /// Number of items N of the catalog.
@@ -108,82 +162,177 @@ impl TrainingData {
         self.num_items
     }
 
-    /// The windows, users in order, each user's newest first.
+    /// A window by its number: users in order, each user's newest first.
     #[must_use]
-    pub fn windows(&self) -> &[Window] {
-        &self.windows
+    pub fn window(&self, window: usize) -> Window {
+        let Piece { user, start, len } = self.pieces[window];
+        Window {
+            user: user as usize,
+            start: start as usize,
+            len: len as usize,
+        }
+    }
+
+    /// The windows, users in order, each user's newest first.
+    pub fn windows(&self) -> impl Iterator<Item = Window> {
+        (0..self.len()).map(|window| self.window(window))
     }
 
     /// The items of a window, oldest first, targets included.
     #[must_use]
     pub fn items(&self, window: usize) -> &[ItemIndex] {
-        let Window { user, start, len } = self.windows[window];
-        &self.sequences[user][start..start + len]
+        let Window { user, start, len } = self.window(window);
+        let start = self.offsets[user] + start;
+        &self.items[start..start + len]
+    }
+
+    /// The items of a window that the model sees.
+    fn history(&self, window: usize) -> &[ItemIndex] {
+        let items = self.items(window);
+        &items[..items.len() - 1]
     }
 
     /// SHA-256 over everything that training reads here.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let mut bytes = format!("{:?} {}", self.targets, self.num_items).into_bytes();
-        for window in 0..self.len() {
-            let items = self.items(window);
-            bytes.extend((items.len() as u64).to_le_bytes());
-            bytes.extend(items.iter().flat_map(|item| item.0.to_le_bytes()));
+        let mut digests = format!("{:?} {}", self.targets, self.num_items);
+        let windows: Vec<usize> = (0..self.len()).collect();
+        for windows in windows.chunks(WINDOWS_PER_DIGEST) {
+            let mut bytes = Vec::new();
+            for &window in windows {
+                let items = self.items(window);
+                bytes.extend((items.len() as u64).to_le_bytes());
+                bytes.extend(items.iter().flat_map(|item| item.0.to_le_bytes()));
+            }
+            digests.push_str(&hash::sha256_hex(&bytes));
         }
-        hash::sha256_hex(&bytes)
+        hash::sha256_hex(digests.as_bytes())
     }
 
-    /// The windows of each batch of an epoch: shuffled by `seed` and `epoch` alone, windows of like
-    /// length together, the batches in random order.
+    /// The batches of an epoch: windows shuffled by `seed` and `epoch` alone, those of like length
+    /// together, the batches in random order.
     #[must_use]
-    pub fn epoch(&self, batch_size: usize, seed: u64, epoch: u64) -> Vec<Vec<usize>> {
+    pub fn epoch(&self, batch_size: usize, seed: u64, epoch: u64) -> EpochOrder {
         let mut rng = ChaCha8Rng::seed_from_u64(seed ^ ORDER_SEED);
         rng.set_stream(epoch);
-        let mut order: Vec<usize> = (0..self.len()).collect();
-        shuffle(&mut order, &mut rng);
+        let mut windows: Vec<u32> = (0..self.len() as u32).collect();
+        shuffle(&mut windows, &mut rng);
         let batch_size = batch_size.max(1);
-        let mut batches = Vec::with_capacity(order.len().div_ceil(batch_size));
-        for bucket in order.chunks_mut(batch_size.saturating_mul(BATCHES_PER_BUCKET)) {
-            bucket.sort_by_key(|&window| self.windows[window].len); // stable, so still shuffled
-            batches.extend(bucket.chunks(batch_size).map(<[usize]>::to_vec));
+        for bucket in windows.chunks_mut(batch_size.saturating_mul(BATCHES_PER_BUCKET)) {
+            bucket.sort_by_key(|&window| self.pieces[window as usize].len); // stable, so still shuffled
         }
+        let mut batches: Vec<u32> = (0..self.len().div_ceil(batch_size) as u32).collect();
         shuffle(&mut batches, &mut rng);
-        batches
+        EpochOrder {
+            windows,
+            batches,
+            batch_size,
+        }
     }
 
-    /// Makes the tensors of a batch.
+    /// Makes the tensors of a batch. Windows with the same history become one row, unless the
+    /// settings say otherwise.
     ///
     /// # Errors
     /// Only what candle reports for making tensors.
     pub fn batch(&self, windows: &[usize], device: &Device) -> candle_core::Result<TrainingBatch> {
-        let histories: Vec<&[ItemIndex]> = windows
-            .iter()
-            .map(|&window| {
-                let items = self.items(window);
-                &items[..items.len() - 1]
-            })
+        let (representatives, row_of) = self.rows(windows);
+        let histories: Vec<&[ItemIndex]> = (representatives.iter())
+            .map(|&window| self.history(window))
             .collect();
-        let histories = HistoryBatch::new(&histories, device)?;
+        let read = match self.targets {
+            Targets::All => ReadAt::EveryItem,
+            Targets::Last => ReadAt::LastItem,
+        };
+        let histories = HistoryBatch::new(&histories, device)?.reading(read);
         let longest = histories.items.dim(1)?;
-        let (mut rows, mut targets) = (Vec::new(), Vec::new());
-        for (row, &window) in windows.iter().enumerate() {
+        let mut examples = Vec::new();
+        for (&row, &window) in row_of.iter().zip(windows) {
             let items = self.items(window);
             let first = match self.targets {
                 Targets::All => 1,
                 Targets::Last => items.len() - 1,
             };
             for (at, item) in items.iter().enumerate().skip(first) {
-                rows.push((row * longest + at - 1) as u32);
-                targets.push(item.0);
+                examples.push(((row * longest + at - 1) as u32, item.0));
             }
         }
+        examples.sort_by_key(|(position, _)| *position);
+        let (target_positions, targets) = examples.into_iter().unzip();
         Ok(TrainingBatch {
             histories,
-            windows: windows.to_vec(),
+            windows: representatives,
             mode: self.targets,
-            target_positions: rows,
+            target_positions,
             targets,
+            negatives: self.negatives.clone(),
         })
+    }
+
+    /// One window for each row of a batch, and the row of each window.
+    fn rows(&self, windows: &[usize]) -> (Vec<usize>, Vec<usize>) {
+        if !self.share_histories {
+            return (windows.to_vec(), (0..windows.len()).collect());
+        }
+        let mut first_of: HashMap<&[ItemIndex], usize> = HashMap::with_capacity(windows.len());
+        let mut representatives = Vec::with_capacity(windows.len());
+        let row_of = (windows.iter())
+            .map(|&window| {
+                *first_of.entry(self.history(window)).or_insert_with(|| {
+                    representatives.push(window);
+                    representatives.len() - 1
+                })
+            })
+            .collect();
+        (representatives, row_of)
+    }
+}
+
+/// Windows of all users in order, each user's newest first.
+fn cut(offsets: &[usize], max_history: usize, targets: Targets) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for (user, borders) in offsets.windows(2).enumerate() {
+        let mut end = borders[1] - borders[0];
+        while end >= 2 {
+            let len = end.min(max_history.saturating_add(1));
+            let start = end - len;
+            pieces.push(Piece {
+                user: user as u32,
+                start: start as u32,
+                len: len as u32,
+            });
+            if targets == Targets::Last || start == 0 {
+                break;
+            }
+            end = start + 1;
+        }
+    }
+    pieces.shrink_to_fit();
+    pieces
+}
+
+/// The batches of an epoch, four bytes a window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EpochOrder {
+    windows: Vec<u32>,
+    /// Numbers of pieces of `windows`, each `batch_size` long.
+    batches: Vec<u32>,
+    batch_size: usize,
+}
+
+impl EpochOrder {
+    /// The windows of the batch at this step of the epoch, from 0; `None` after the last.
+    #[must_use]
+    pub fn get(&self, step: usize) -> Option<Vec<usize>> {
+        let start = *self.batches.get(step)? as usize * self.batch_size;
+        let end = (start + self.batch_size).min(self.windows.len());
+        let windows = self.windows[start..end].iter();
+        Some(windows.map(|&window| window as usize).collect())
+    }
+
+    /// The batches one after the other.
+    pub fn iter(&self) -> impl Iterator<Item = Vec<usize>> {
+        (0..self.batches.len()).filter_map(|step| self.get(step))
     }
 }
 
@@ -192,14 +341,18 @@ impl TrainingData {
 pub struct TrainingBatch {
     /// Histories `[B, S]`.
     pub histories: HistoryBatch,
-    /// Which window of the training data each row is: the key of a cache of teacher states.
+    /// Which window of the training data each row is (the first of those that share it): the key of
+    /// a cache of teacher states.
     pub windows: Vec<usize>,
     /// Which positions have a target.
     pub mode: Targets,
-    /// Flat indices into `[B * S]` of the positions with a target, ascending, R of them.
+    /// Flat indices into `[B * S]` of the positions with a target, ascending, R of them. A position
+    /// occurs once for each window that shares it.
     pub target_positions: Vec<u32>,
     /// The target items, one for each of `target_positions`.
     pub targets: Vec<u32>,
+    /// What draws the candidates of a sampled softmax; `None` for the full one.
+    pub negatives: Option<Arc<NegativeSampler>>,
 }
 
 fn shuffle<T>(values: &mut [T], rng: &mut ChaCha8Rng) {
@@ -220,14 +373,13 @@ impl TrainingBatch {
             .collect()
     }
 
-    /// The targets at the last positions, one a history.
+    /// The positions of `target_positions` that are the last of their history, and their targets.
     #[must_use]
-    pub fn last_targets(&self) -> Vec<u32> {
+    pub fn last_examples(&self) -> (Vec<u32>, Vec<u32>) {
         let last = self.last_positions();
         (self.target_positions.iter().zip(&self.targets))
             .filter(|(position, _)| last.binary_search(position).is_ok())
-            .map(|(_, target)| *target)
-            .collect()
+            .unzip()
     }
 }
 
@@ -255,7 +407,7 @@ mod tests {
     fn every_interaction_but_the_first_is_a_target_once() {
         let data = data(Targets::All);
         let mut found: Vec<u32> = Vec::new();
-        for batch in data.epoch(3, 1, 0) {
+        for batch in data.epoch(3, 1, 0).iter() {
             found.extend(data.batch(&batch, &Device::Cpu).expect("batch").targets);
         }
         found.sort_unstable();
@@ -292,9 +444,51 @@ mod tests {
         assert_eq!(data.epoch(8, 7, 3), data.epoch(8, 7, 3));
         assert_ne!(data.epoch(8, 7, 3), data.epoch(8, 7, 4));
         assert_ne!(data.epoch(8, 7, 3), data.epoch(8, 8, 3));
-        let mut all: Vec<usize> = data.epoch(8, 7, 3).concat();
+        let mut all: Vec<usize> = data.epoch(8, 7, 3).iter().flatten().collect();
         all.sort_unstable();
         assert_eq!(all, (0..data.len()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn equal_histories_become_one_row() {
+        let sequences = [&[1, 2, 3][..], &[1, 2, 4], &[5, 2, 3], &[1, 2, 3], &[1, 2]];
+        let sequences = sequences.map(|s| s.iter().copied().map(ItemIndex).collect::<Vec<_>>());
+        let data =
+            TrainingData::from_sequences(sequences.to_vec(), 9, 50, Targets::All).expect("data");
+        let windows = [0, 1, 2, 3, 4];
+        let batch = data.batch(&windows, &Device::Cpu).expect("batch");
+        assert_eq!(batch.windows, [0, 2, 4]);
+        assert_eq!(batch.histories.lengths, [2, 2, 1]);
+        assert_eq!(batch.target_positions, [0, 0, 0, 1, 1, 1, 2, 3, 4]);
+        assert_eq!(batch.targets, [2, 2, 2, 3, 4, 3, 2, 3, 2]);
+        let last = (vec![1, 1, 1, 3, 4], vec![3, 4, 3, 3, 2]);
+        assert_eq!(batch.last_examples(), last);
+        let apart = TrainSettings {
+            share_histories: false,
+            ..TrainSettings::default()
+        };
+        let data = data.with_settings(&apart).expect("settings");
+        let batch = data.batch(&windows, &Device::Cpu).expect("batch");
+        assert_eq!(batch.windows, windows);
+        assert_eq!(batch.targets.len(), 9);
+    }
+
+    #[test]
+    fn more_negatives_than_items_are_refused() {
+        let data = TrainingData::from_sequences(vec![sequence(1..9)], 9, 50, Targets::All);
+        let settings = TrainSettings {
+            catalog_loss: CatalogLoss::Sampled(crate::train::SampledSoftmax::default()),
+            ..TrainSettings::default()
+        };
+        match data.expect("data").with_settings(&settings) {
+            Err(TrainError::Setting {
+                expected, found, ..
+            }) => {
+                assert!(expected.contains("full"), "{expected}");
+                assert_eq!(found, "1024");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

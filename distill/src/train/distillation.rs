@@ -15,6 +15,7 @@
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::losses::sampled::Candidates;
 use super::losses::{alignment, catalog};
 use super::objective::{Losses, Objective, rows_at};
 use super::settings::{check, not_negative, positive};
@@ -214,7 +215,7 @@ impl<'a> Distillation<'a> {
 
     fn positions(&self, batch: &TrainingBatch) -> (Vec<u32>, Vec<u32>) {
         match self.settings.positions {
-            Positions::Last => (batch.last_positions(), batch.last_targets()),
+            Positions::Last => batch.last_examples(),
             Positions::All => (batch.target_positions.clone(), batch.targets.clone()),
         }
     }
@@ -244,9 +245,12 @@ impl<'a> Distillation<'a> {
         student: &[Tensor],
         items: &Tensor,
         targets: &[u32],
+        candidates: &Candidates,
     ) -> Result<Tensor, TrainError> {
         let losses: Vec<Tensor> = (self.heads.iter().zip(student))
-            .map(|(head, state)| catalog::cross_entropy(&state.matmul(&head.t()?)?, items, targets))
+            .map(|(head, state)| {
+                candidates.cross_entropy(&state.matmul(&head.t()?)?, items, targets)
+            })
             .collect::<Result<_, _>>()?;
         Ok(mean(&losses)?)
     }
@@ -257,6 +261,7 @@ impl<'a> Distillation<'a> {
         items: &Tensor,
         batch: &TrainingBatch,
         output: &ModelOutput,
+        candidates: &Candidates,
     ) -> Result<Vec<(&'static str, f64, Tensor)>, TrainError> {
         let settings = &self.settings;
         let (positions, targets) = self.positions(batch);
@@ -281,7 +286,7 @@ impl<'a> Distillation<'a> {
             }
         }
         if settings.lambda_ms > 0.0 {
-            let loss = self.supervision(&states, items, &targets)?;
+            let loss = self.supervision(&states, items, &targets, candidates)?;
             terms.push(("ms", settings.lambda_ms, loss));
         }
         terms.retain(|(_, weight, _)| *weight > 0.0);
@@ -299,9 +304,10 @@ impl Objective for Distillation<'_> {
         let output = model.forward(&batch.histories, Mode::Train(rng), &self.student_layers)?;
         let items = model.item_embeddings();
         let users = rows_at(&output.user_vectors, batch, &batch.target_positions)?;
-        let loss = catalog::cross_entropy(&users, &items, &batch.targets)?;
+        let candidates = Candidates::of_step(batch, rng);
+        let loss = candidates.cross_entropy(&users, &items, &batch.targets)?;
         let mut terms = vec![("ce", 1.0, loss)];
-        terms.extend(self.terms(&items, batch, &output)?);
+        terms.extend(self.terms(&items, batch, &output, &candidates)?);
         Losses::weighted(&terms)
     }
 

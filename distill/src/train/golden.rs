@@ -134,6 +134,7 @@ fn golden_batch() -> TrainingBatch {
         mode: Targets::All,
         target_positions: vec![0, 1, 2, 3, 4],
         targets: vec![1, 4, 7, 6, 5],
+        negatives: None,
     }
 }
 

@@ -23,13 +23,15 @@ mod golden;
 #[cfg(test)]
 mod kill_tests;
 #[cfg(test)]
+mod sharing_tests;
+#[cfg(test)]
 mod tests;
 
-pub use batches::{TrainingBatch, TrainingData, Window};
+pub use batches::{EpochOrder, TrainingBatch, TrainingData, Window};
 pub use distillation::{DistillSettings, Distillation};
 pub use error::TrainError;
 pub use objective::{CrossEntropy, Losses, Objective};
 pub use report::{EpochReport, FitReport, StepReport, TrainObserver, Validator};
-pub use settings::{Targets, TrainSettings};
+pub use settings::{CatalogLoss, SampledSoftmax, Targets, TrainSettings};
 pub use teacher::{LiveTeacher, TeacherStates};
 pub use trainer::Trainer;

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::losses::catalog;
+use super::losses::sampled::Candidates;
 use super::{TrainError, TrainingBatch};
 use crate::model::{MaskRng, Mode, Parameters, SequentialModel};
 
@@ -61,7 +61,7 @@ pub trait Objective {
     fn describe(&self) -> serde_json::Value;
 }
 
-/// Cross-entropy over the whole catalog at every target: SASRec, the teacher, the baselines.
+/// Cross-entropy over the catalog, or over items drawn from it, at every target: SASRec, the teacher, the baselines.
 #[derive(Debug, Default)]
 pub struct CrossEntropy {
     none: Parameters,
@@ -76,7 +76,8 @@ impl Objective for CrossEntropy {
     ) -> Result<Losses, TrainError> {
         let output = model.forward(&batch.histories, Mode::Train(rng), &[])?;
         let users = rows_at(&output.user_vectors, batch, &batch.target_positions)?;
-        let loss = catalog::cross_entropy(&users, &model.item_embeddings(), &batch.targets)?;
+        let candidates = Candidates::of_step(batch, rng);
+        let loss = candidates.cross_entropy(&users, &model.item_embeddings(), &batch.targets)?;
         Losses::weighted(&[("ce", 1.0, loss)])
     }
 
@@ -90,10 +91,10 @@ impl Objective for CrossEntropy {
 }
 
 /// The rows `[R, W]` of `values` (`[B, S, W]`, or `[B, 1, W]` at the last position) that stand at
-/// the flat `positions`.
+/// the flat `positions`, which may repeat where histories are shared.
 ///
 /// # Errors
-/// [`TrainError::Readout`] for one value a history where there is not exactly one position a history.
+/// [`TrainError::Readout`] for one value a history where a position is not the last of its history.
 pub fn rows_at(
     values: &Tensor,
     batch: &TrainingBatch,
@@ -106,8 +107,16 @@ pub fn rows_at(
         let flat = values.reshape((histories * found, width))?;
         return Ok(flat.index_select(&positions, 0)?);
     }
-    if found == 1 && positions == batch.last_positions() {
-        return Ok(values.reshape((histories, width))?);
+    let last = batch.last_positions();
+    let of_history = |position: &u32| (*position as usize / expected) as u32;
+    let is_last = |position: &u32| last.get(of_history(position) as usize) == Some(position);
+    if found == 1 && positions.iter().all(is_last) {
+        let flat = values.reshape((histories, width))?;
+        if positions == last {
+            return Ok(flat);
+        }
+        let rows: Vec<u32> = positions.iter().map(of_history).collect();
+        return Ok(flat.index_select(&Tensor::new(rows, values.device())?, 0)?);
     }
     Err(TrainError::Readout {
         positions: expected,

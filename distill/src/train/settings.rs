@@ -16,6 +16,55 @@ pub enum Targets {
     Last,
 }
 
+/// What a target is compared with.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CatalogLoss {
+    /// Every item of the catalog: `catalog_loss = "full"`.
+    #[default]
+    Full,
+    /// Items drawn anew for each step: `catalog_loss = { sampled = { negatives = 1024 } }`. For
+    /// catalogs of hundreds of thousands of items.
+    Sampled(SampledSoftmax),
+}
+
+/// How items are drawn for a sampled softmax.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SampledSoftmax {
+    /// Draws of a step, with replacement, shared by all of its rows.
+    pub negatives: usize,
+    /// An item is drawn with probability proportional to its number of training interactions (at
+    /// least one) to this power: 0 draws all alike, 1 by popularity.
+    pub popularity_exponent: f64,
+}
+
+impl Default for SampledSoftmax {
+    fn default() -> Self {
+        Self {
+            negatives: 1024,
+            popularity_exponent: 0.5,
+        }
+    }
+}
+
+impl SampledSoftmax {
+    /// Checks every field's range.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] for the first field outside its range.
+    pub fn check(&self) -> Result<(), TrainError> {
+        at_least_one("catalog_loss.sampled.negatives", self.negatives)?;
+        let exponent = self.popularity_exponent;
+        check(
+            "catalog_loss.sampled.popularity_exponent",
+            (0.0..=1.0).contains(&exponent),
+            "a number from 0 to 1",
+            exponent,
+        )
+    }
+}
+
 /// Settings of the loop. The defaults are those of SASRec on small data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -41,6 +90,14 @@ pub struct TrainSettings {
     pub clip_norm: f64,
     /// Which positions are targets.
     pub targets: Targets,
+    /// What the cross-entropies compare a target with.
+    pub catalog_loss: CatalogLoss,
+    /// Whether windows of a batch with the same history run through the model as one. What is
+    /// minimised stays the same; they share their dropout.
+    pub share_histories: bool,
+    /// Most users of the validation after each epoch; where there are more, a sample that stays the
+    /// same for the run. 0 takes all.
+    pub validation_users: usize,
     /// Epochs without a better validation metric before the run stops.
     pub patience: usize,
     /// Seed of the order of the windows and of the dropout masks. Not part of a settings file: the
@@ -64,6 +121,9 @@ impl Default for TrainSettings {
             decay_embeddings: false,
             clip_norm: 1.0,
             targets: Targets::All,
+            catalog_loss: CatalogLoss::Full,
+            share_histories: true,
+            validation_users: 10_000,
             patience: 5,
             seed: 42,
             save_every_steps: 0,
@@ -85,6 +145,9 @@ impl TrainSettings {
         not_negative("weight_decay", self.weight_decay)?;
         for scale in self.learning_rate_scales.values() {
             not_negative("learning_rate_scales", *scale)?;
+        }
+        if let CatalogLoss::Sampled(sampled) = &self.catalog_loss {
+            sampled.check()?;
         }
         let fraction = self.min_learning_rate_fraction;
         check(
@@ -142,7 +205,13 @@ mod tests {
     fn refuses_values_outside_their_range() {
         assert!(TrainSettings::default().check().is_ok());
         type Spoil = fn(&mut TrainSettings);
-        let spoiled: [(&str, Spoil); 7] = [
+        let spoiled: [(&str, Spoil); 8] = [
+            ("catalog_loss.sampled.negatives", |s| {
+                s.catalog_loss = CatalogLoss::Sampled(SampledSoftmax {
+                    negatives: 0,
+                    ..SampledSoftmax::default()
+                });
+            }),
             ("epochs", |s| s.epochs = 0),
             ("batch_size", |s| s.batch_size = 0),
             ("patience", |s| s.patience = 0),
@@ -160,6 +229,25 @@ mod tests {
                 Err(TrainError::Setting { name, .. }) => assert_eq!(name, field),
                 other => panic!("{field}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn the_catalog_loss_has_two_forms() {
+        let read = |text: &str| {
+            let settings: Result<TrainSettings, _> = toml::from_str(text);
+            settings.map(|settings| settings.catalog_loss)
+        };
+        assert_eq!(read(""), Ok(CatalogLoss::Full));
+        assert_eq!(read("catalog_loss = \"full\""), Ok(CatalogLoss::Full));
+        let sampled = SampledSoftmax {
+            negatives: 7,
+            ..SampledSoftmax::default()
+        };
+        let text = "catalog_loss = { sampled = { negatives = 7 } }";
+        assert_eq!(read(text), Ok(CatalogLoss::Sampled(sampled)));
+        for wrong in ["\"none\"", "{ sampled = { negative = 7 } }", "\"sampled\""] {
+            assert!(read(&format!("catalog_loss = {wrong}")).is_err(), "{wrong}");
         }
     }
 

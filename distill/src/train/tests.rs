@@ -96,10 +96,19 @@ fn fit(
     stop_at: u64,
     state_dir: Option<&Path>,
 ) -> Result<FitReport, TrainError> {
+    fit_with(&settings(), model, objective, stop_at, state_dir)
+}
+
+fn fit_with(
+    settings: &TrainSettings,
+    model: &dyn SequentialModel,
+    objective: &dyn Objective,
+    stop_at: u64,
+    state_dir: Option<&Path>,
+) -> Result<FitReport, TrainError> {
     let stop = AtomicBool::new(false);
-    let settings = settings();
     Trainer {
-        settings: &settings,
+        settings,
         identity: "test",
         validator: &mut Wobble,
         observer: &mut StopAt {
@@ -110,7 +119,7 @@ fn fit(
         stop: &stop,
         state_dir,
     }
-    .fit(model, objective, &data())
+    .fit(model, objective, &data().with_settings(settings)?)
 }
 
 pub(super) fn bits(parameters: &Parameters) -> Vec<(String, Vec<u32>)> {
@@ -196,6 +205,36 @@ fn the_student_with_all_terms_resumes_too() {
     assert_eq!(resumed.expect("resumed").resumed_from, Some(4));
     assert_eq!(resumed_student, student);
     assert_eq!(resumed_heads, heads);
+}
+
+#[test]
+fn a_run_with_drawn_negatives_resumes_with_the_same_draws() {
+    let settings = TrainSettings {
+        catalog_loss: CatalogLoss::Sampled(SampledSoftmax {
+            negatives: 4,
+            ..SampledSoftmax::default()
+        }),
+        ..settings()
+    };
+    let run = |cut: u64, dir: Option<&Path>| {
+        let model = model(1, 8);
+        let result = fit_with(&settings, &model, &CrossEntropy::default(), cut, dir);
+        (result, bits(model.parameters()))
+    };
+    let (_, whole) = run(0, None);
+    let full = model(1, 8);
+    fit(&full, &CrossEntropy::default(), 0, None).expect("run");
+    assert_ne!(
+        bits(full.parameters()),
+        whole,
+        "drawn and full losses differ"
+    );
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let (cut, _) = run(4, Some(dir.path()));
+    assert!(matches!(cut, Err(TrainError::Interrupted { step: 4 })));
+    let (resumed, weights) = run(0, Some(dir.path()));
+    assert_eq!(resumed.expect("resumed").resumed_from, Some(4));
+    assert_eq!(weights, whole);
 }
 
 #[test]
@@ -371,7 +410,8 @@ impl SequentialModel for Response {
         mode: Mode<'_>,
         state_layers: &[usize],
     ) -> candle_core::Result<ModelOutput> {
-        let output = self.0.forward(batch, mode, state_layers)?;
+        let everywhere = batch.clone().reading(crate::model::ReadAt::EveryItem);
+        let output = self.0.forward(&everywhere, mode, state_layers)?;
         let (histories, length, width) = output.user_vectors.dims3()?;
         let flat = output.user_vectors.reshape((histories * length, width))?;
         let last = flat.index_select(&batch.last_positions()?, 0)?;

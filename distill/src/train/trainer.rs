@@ -176,7 +176,7 @@ impl Trainer<'_> {
                     step: run.progress.step,
                 });
             }
-            self.step(run, windows)?;
+            self.step(run, &windows)?;
             let every = self.settings.save_every_steps;
             if every > 0 && run.progress.step.is_multiple_of(every) {
                 self.try_to_save(run)?;

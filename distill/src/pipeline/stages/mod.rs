@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use candle_core::Device;
-use slmrec_core::Dataset;
+use slmrec_core::{Dataset, Split};
 
 use super::stage::{STATE_DIR, StageRecord, hash_input};
 use super::{PipelineError, PipelineSettings, Reporter, WorkDir};
-use crate::evaluate::{Comparison, validation_ndcg};
+use crate::evaluate::{Comparison, sample_users, validation_ndcg};
 use crate::model::SequentialModel;
 use crate::train::{FitReport, Objective, TrainSettings, Trainer, TrainingData, Validator};
 
@@ -123,6 +123,8 @@ fn to_json(value: &impl serde::Serialize) -> Result<serde_json::Value, PipelineE
 /// Validation NDCG@10, full ranking, seen items removed.
 struct NdcgValidator<'a> {
     dataset: &'a Dataset,
+    /// Places of the users that are asked; `None` for all.
+    users: Option<Vec<usize>>,
 }
 
 impl Validator for NdcgValidator<'_> {
@@ -130,7 +132,7 @@ impl Validator for NdcgValidator<'_> {
         &mut self,
         model: &dyn SequentialModel,
     ) -> Result<f64, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(validation_ndcg(model, self.dataset, None)?)
+        Ok(validation_ndcg(model, self.dataset, self.users.as_deref())?)
     }
 }
 
@@ -151,11 +153,21 @@ impl Training<'_> {
         model: &dyn SequentialModel,
         objective: &dyn Objective,
     ) -> Result<FitReport, PipelineError> {
-        let data = TrainingData::new(self.dataset, model.max_history(), self.settings.targets)?;
+        let data = TrainingData::new(self.dataset, model.max_history(), self.settings.targets)?
+            .with_settings(self.settings)?;
         let state = self.dir.join(STATE_DIR);
         std::fs::create_dir_all(&state).map_err(|e| super::stage::io_error(&state, e))?;
+        let asked = self.settings.validation_users;
+        let users = sample_users(self.dataset, Split::Validation, asked, self.settings.seed);
+        if users.is_some() {
+            let all = self.dataset.num_users();
+            let line =
+                format!("validation on a sample of {asked} of {all} users (validation_users)");
+            context.reporter.say(&format!("{}: {line}", self.label));
+        }
         let mut validator = NdcgValidator {
             dataset: self.dataset,
+            users,
         };
         let mut observer = context.reporter.training(self.label);
         let report = Trainer {

@@ -200,7 +200,7 @@ fn decoder(
         distillation: objective.map(|objective| (settings.teach.layers, objective)),
     };
     let positions = match train.targets {
-        crate::train::Targets::All => data.windows().iter().map(|w| w.len as u64 - 1).sum(),
+        crate::train::Targets::All => data.windows().map(|w| w.len as u64 - 1).sum(),
         crate::train::Targets::Last => data.len() as u64,
     };
     let subject = subject(context, dataset, max_history, &train, &data, work);

@@ -3,9 +3,15 @@
 //! Rows go through in blocks. The forward pass of a block already computes its gradients with
 //! respect to user vectors and item embeddings, so that the logits can be dropped at once: memory is
 //! that of one block, whatever the batch. Row 0 of the embeddings is padding and never a candidate.
+//!
+//! The cross-entropy in f32 on the CPU is [`linear_cross_entropy`](super::linear_cross_entropy); what
+//! is written in tensor operations here serves the other devices and types.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{CpuStorage, D, DType, Result, Storage, Tensor};
 use candle_nn::ops::softmax_last_dim;
+
+use super::known::Known;
+use super::linear_cross_entropy::{self, CandidateGradients, Matrix, Targets};
 
 /// Most logits of one block: 16 MiB in f32.
 const BLOCK_LOGITS: usize = 1 << 22;
@@ -20,9 +26,101 @@ pub fn cross_entropy(
     item_embeddings: &Tensor,
     targets: &[u32],
 ) -> Result<Tensor> {
+    check_targets(user_vectors, item_embeddings, targets)?;
+    if fused(user_vectors) && fused(item_embeddings) {
+        return fused_cross_entropy(user_vectors, item_embeddings, targets);
+    }
+    cross_entropy_slow(user_vectors, item_embeddings, targets)
+}
+
+/// The same in tensor operations, for every device and type.
+///
+/// # Errors
+/// A target outside `1..=N`, or shapes that do not fit.
+pub fn cross_entropy_slow(
+    user_vectors: &Tensor,
+    item_embeddings: &Tensor,
+    targets: &[u32],
+) -> Result<Tensor> {
+    check_targets(user_vectors, item_embeddings, targets)?;
     let mut scores = Catalog::new(user_vectors, item_embeddings, BLOCK_LOGITS)?;
     scores.cross_entropy(targets)?;
     scores.finish()
+}
+
+fn fused_cross_entropy(
+    user_vectors: &Tensor,
+    item_embeddings: &Tensor,
+    targets: &[u32],
+) -> Result<Tensor> {
+    let (rows, width) = user_vectors.dims2()?;
+    let (table_rows, _) = item_embeddings.dims2()?;
+    let (users, items) = (user_vectors.contiguous()?, item_embeddings.contiguous()?);
+    // The one dense buffer of the item gradient, the padding's row of zeros included.
+    let mut gradient = (item_embeddings.track_op()).then(|| vec![0f32; table_rows * width]);
+    let (loss, user_gradient) = {
+        let (user_storage, user_layout) = users.storage_and_layout();
+        let (storage, layout) = items.storage_and_layout();
+        let numbers: Vec<usize> = targets.iter().map(|target| *target as usize - 1).collect();
+        let gradients = gradient.as_mut().map(|gradient| CandidateGradients {
+            candidates: &mut gradient[width..],
+            targets: &mut [],
+        });
+        linear_cross_entropy::cross_entropy(
+            Matrix::new(in_memory(&user_storage)?, user_layout, 0, rows)?,
+            Matrix::new(in_memory(&storage)?, layout, 1, table_rows - 1)?,
+            &Targets::Among(&numbers),
+            gradients,
+        )?
+    };
+    let known = Known {
+        loss,
+        gradients: (
+            Tensor::from_vec(user_gradient, (rows, width), users.device())?,
+            gradient
+                .map(|g| Tensor::from_vec(g, (table_rows, width), items.device()))
+                .transpose()?,
+        ),
+    };
+    known.of(&users, &items)
+}
+
+/// Whether the fused loss can take this tensor.
+pub(super) fn fused(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == DType::F32
+}
+
+pub(super) fn in_memory(storage: &Storage) -> Result<&CpuStorage> {
+    match storage {
+        Storage::Cpu(storage) => Ok(storage),
+        _ => candle_core::bail!("a fused loss got a tensor that is not in CPU memory"),
+    }
+}
+
+/// One target a row, each an item of the table.
+pub(super) fn check_targets(
+    user_vectors: &Tensor,
+    item_embeddings: &Tensor,
+    targets: &[u32],
+) -> Result<()> {
+    let (rows, width) = user_vectors.dims2()?;
+    let (table_rows, table_width) = item_embeddings.dims2()?;
+    if rows == 0 || table_rows < 2 || width == 0 || width != table_width {
+        candle_core::bail!(
+            "a loss over {rows} rows of width {width} and {table_rows} item embeddings of width {table_width}"
+        );
+    }
+    if targets.len() != rows {
+        candle_core::bail!("{} targets for {rows} rows", targets.len());
+    }
+    let items = 1..table_rows as u32;
+    match targets.iter().find(|target| !items.contains(target)) {
+        Some(target) => candle_core::bail!(
+            "target {target} is not one of the items 1..={}",
+            table_rows - 1
+        ),
+        None => Ok(()),
+    }
 }
 
 /// Mean Kullback-Leibler divergence `T^2 KL(softmax(teacher / T) || softmax(student / T))` over items
@@ -97,13 +195,6 @@ impl<'a> Catalog<'a> {
     }
 
     fn cross_entropy(&mut self, targets: &[u32]) -> Result<()> {
-        let num_items = self.items.dim(0)? as u32;
-        if targets.len() != self.rows() {
-            candle_core::bail!("{} targets for {} rows", targets.len(), self.rows());
-        }
-        if let Some(target) = targets.iter().find(|t| !(1..=num_items).contains(t)) {
-            candle_core::bail!("target {target} is not one of the items 1..={num_items}");
-        }
         let targets: Vec<u32> = targets.iter().map(|target| target - 1).collect();
         let targets = Tensor::new(targets.as_slice(), self.users.device())?;
         let scale = 1.0 / self.rows() as f64;

@@ -1,7 +1,13 @@
 //! The terms of the objectives. Each is a mean over rows, unweighted.
 //!
-//! [`catalog`] has the terms that score the whole catalog, [`alignment`] those that compare hidden
-//! states.
+//! [`catalog`] has the terms that score the whole catalog, [`sampled`] the one that scores items
+//! drawn from it by [`negatives`], [`alignment`] those that compare hidden states.
 
 pub mod alignment;
 pub mod catalog;
+mod known;
+mod linear_cross_entropy;
+pub mod negatives;
+pub mod sampled;
+#[cfg(test)]
+mod tests;

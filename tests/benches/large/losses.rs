@@ -1,0 +1,58 @@
+//! The cross-entropy over the catalog with its gradients, fused and in tensor operations.
+
+use std::error::Error;
+
+use candle_core::{DType, Device, Tensor, Var};
+use slmrec_distill::model::parameters::normal;
+use slmrec_distill::train::losses::catalog;
+use slmrec_tests::bench::Samples;
+
+use super::{cpu_seconds, figure};
+
+const WIDTH: usize = 128;
+/// Rows, items, and how often each form runs.
+const SIZES: [(usize, usize, usize); 4] = [
+    (800, 1_682, 9),
+    (6_400, 1_682, 5),
+    (800, 20_000, 5),
+    (800, 377_000, 1),
+];
+
+type Loss = fn(&Tensor, &Tensor, &[u32]) -> candle_core::Result<Tensor>;
+
+/// CPU time of loss and backward pass, for a table that is trained and for a frozen one.
+pub(crate) fn losses() -> Result<(), Box<dyn Error>> {
+    let forms: [(&str, Loss); 2] = [
+        ("fused", catalog::cross_entropy),
+        ("tensor operations", catalog::cross_entropy_slow),
+    ];
+    for (rows, items, rounds) in SIZES {
+        let start = |rows, seed| normal((rows, WIDTH), 0.1, seed, DType::F32, &Device::Cpu);
+        let users = Var::from_tensor(&start(rows, 1)?)?;
+        let table = Var::from_tensor(&start(items + 1, 2)?)?;
+        let targets: Vec<u32> = (0..rows).map(|row| (row * 37 % items) as u32 + 1).collect();
+        for (kind, table) in [
+            ("trained", table.as_tensor().clone()),
+            ("frozen", table.as_detached_tensor()),
+        ] {
+            let mut times = [Vec::new(), Vec::new()];
+            for _ in 0..rounds {
+                for ((_, loss), times) in forms.iter().zip(&mut times) {
+                    let before = cpu_seconds()?;
+                    let loss = loss(users.as_tensor(), &table, &targets)?;
+                    std::hint::black_box(loss.backward()?);
+                    times.push(cpu_seconds()? - before);
+                }
+            }
+            let products = if kind == "trained" { 3.0 } else { 2.0 };
+            let work = 2.0 * products * (rows * items * WIDTH) as f64;
+            for ((form, _), times) in forms.iter().zip(times) {
+                let median = Samples::new(times).median();
+                let case = format!("{rows} rows, {items} items, {kind} table, {form}");
+                figure(&case, "ms CPU", median * 1e3)?;
+                figure(&case, "ns a product of 1000", 1e12 * median / work)?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -149,16 +149,18 @@ fn figure(case: &str, metric: &str, value: f64) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// User and system time of this process.
+/// Time that the threads of this process have run, those that have ended not included.
 fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
-    /// `_SC_CLK_TCK` of every Linux in use.
-    const TICKS: f64 = 100.0;
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    let fields = stat.rsplit(')').next().unwrap_or_default();
-    let mut times = fields.split_whitespace().skip(11).take(2);
-    let mut next = || times.next().ok_or("a short /proc/self/stat");
-    let (user, system): (f64, f64) = (next()?.parse()?, next()?.parse()?);
-    Ok((user + system) / TICKS)
+    let mut nanoseconds = 0.0;
+    for task in fs::read_dir("/proc/self/task")? {
+        let times = fs::read_to_string(task?.path().join("schedstat"))?;
+        let running = times
+            .split_whitespace()
+            .next()
+            .ok_or("an empty schedstat")?;
+        nanoseconds += running.parse::<f64>()?;
+    }
+    Ok(nanoseconds / 1e9)
 }
 
 fn prepare(folder: &Path) -> Result<(), Box<dyn Error>> {

@@ -6,7 +6,9 @@
 //! logit that its row had shown so far; where a later tile shows a higher one, what was summed is
 //! scaled down. No pass over the logits divides by their sum: that is done on the much smaller
 //! gradients. Where the candidates get a gradient too, the exponentials of one block of rows are
-//! kept for it, otherwise only those of a tile.
+//! kept for it, otherwise only those of a tile. In a catalog so large that only few rows could be
+//! kept, they are made a second time instead, tile by tile: adding a few rows at a time to a gradient
+//! that does not fit the cache would cost more.
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, Layout, Result};
@@ -17,8 +19,8 @@ use crate::model::ops::simd::vectorized;
 
 /// Rows of a block: enough that packing a tile for the matrix product costs little beside it.
 const BLOCK_ROWS: usize = 256;
-/// Fewest rows of a block, whatever is kept.
-const LEAST_ROWS: usize = 32;
+/// Fewest rows whose exponentials are worth keeping.
+const LEAST_ROWS: usize = 128;
 /// Candidates of a tile: 256 rows of them are 1 MiB, the cache of one core.
 const TILE: usize = 1024;
 /// Most exponentials that are kept for the gradient of the candidates: 64 MiB.
@@ -103,29 +105,68 @@ pub(super) fn cross_entropy(
     users: Matrix<'_>,
     candidates: Matrix<'_>,
     targets: &Targets<'_>,
+    gradients: Option<CandidateGradients<'_>>,
+) -> Result<(f64, Vec<f32>)> {
+    cross_entropy_within(KEPT, users, candidates, targets, gradients)
+}
+
+/// The same with at most `kept` exponentials kept.
+fn cross_entropy_within(
+    kept: usize,
+    users: Matrix<'_>,
+    candidates: Matrix<'_>,
+    targets: &Targets<'_>,
     mut gradients: Option<CandidateGradients<'_>>,
 ) -> Result<(f64, Vec<f32>)> {
     let rows = users.rows();
+    let fitting = kept / candidates.rows();
+    let keep = fitting >= rows.min(LEAST_ROWS);
     let most = match gradients {
-        Some(_) => (KEPT / candidates.rows()).clamp(LEAST_ROWS, BLOCK_ROWS),
-        None => BLOCK_ROWS,
+        Some(_) if keep => fitting.min(BLOCK_ROWS),
+        _ => BLOCK_ROWS,
     };
     let block_rows = rows.div_ceil(rows.div_ceil(most)); // about equal blocks
     let mut user_gradient = vec![0f32; rows * users.width];
     let mut loss = 0.0;
+    let mut done = Vec::new();
     for (block, gradient) in (user_gradient.chunks_mut(block_rows * users.width)).enumerate() {
-        let first = block * block_rows;
         let problem = Problem {
             users,
             candidates,
             targets,
-            first,
+            first: block * block_rows,
             rows: gradient.len() / users.width,
             scale: 1.0 / rows as f32,
         };
-        loss += problem.solve(gradient, gradients.as_mut())?;
+        let keeping = gradients.as_mut().filter(|_| keep);
+        let (block_loss, softmax) = problem.solve(gradient, keeping)?;
+        loss += block_loss;
+        done.push((problem, softmax));
+    }
+    if let Some(gradients) = gradients.as_mut().filter(|_| !keep) {
+        add_again(&done, gradients)?;
     }
     Ok((loss / rows as f64, user_gradient))
+}
+
+/// The gradient of the candidates from exponentials that are made again, tile by tile.
+fn add_again(
+    blocks: &[(Problem<'_>, Softmax)],
+    gradients: &mut CandidateGradients<'_>,
+) -> Result<()> {
+    let Some((any, _)) = blocks.first() else {
+        return Ok(());
+    };
+    for (first, len) in any.tiles() {
+        for (problem, softmax) in blocks {
+            let tile = problem.tile_again(first, len, softmax)?;
+            problem.add_candidates(&tile, softmax, gradients)?;
+        }
+    }
+    for (problem, softmax) in blocks {
+        problem.add_targets(softmax, gradients);
+    }
+    Ok(())
 }
 
 /// One block of rows against all candidates.
@@ -141,6 +182,8 @@ struct Problem<'a> {
 
 /// The softmax of each row, as far as it has been seen.
 struct Softmax {
+    /// Of the targets.
+    target_logits: Vec<f32>,
     /// Highest logit.
     highest: Vec<f32>,
     /// Sum of the exponentials relative to `highest`.
@@ -161,16 +204,11 @@ impl Problem<'_> {
         &self,
         mixed: &mut [f32],
         gradients: Option<&mut CandidateGradients<'_>>,
-    ) -> Result<f64> {
-        let target_logits: Vec<f32> = (0..self.rows)
-            .map(|row| dot(self.users.row(self.first + row), self.target(row)))
-            .collect();
-        let mut softmax = self.begin(&target_logits, mixed);
+    ) -> Result<(f64, Softmax)> {
+        let mut softmax = self.begin(mixed);
         let mut kept = Vec::new();
-        let count = self.candidates.rows();
-        let len = count.div_ceil(count.div_ceil(TILE)).next_multiple_of(16);
-        for first in (0..count).step_by(len) {
-            let tile = self.tile(first, len.min(count - first), &mut softmax, mixed)?;
+        for (first, len) in self.tiles() {
+            let tile = self.tile(first, len, &mut softmax, mixed)?;
             if gradients.is_some() {
                 kept.push(tile);
             }
@@ -180,13 +218,23 @@ impl Problem<'_> {
             for tile in &kept {
                 self.add_candidates(tile, &softmax, gradients)?;
             }
-            self.add_targets(&target_logits, &softmax, gradients);
+            self.add_targets(&softmax, gradients);
         }
-        let row_losses = target_logits.iter().zip(&softmax.highest);
-        Ok(row_losses
+        let rows = softmax.target_logits.iter().zip(&softmax.highest);
+        let loss = rows
             .zip(&softmax.sums)
             .map(|((logit, highest), sum)| f64::from(*highest) + sum.ln() - f64::from(*logit))
-            .sum())
+            .sum();
+        Ok((loss, softmax))
+    }
+
+    /// First candidate and number of candidates of each tile.
+    fn tiles(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let count = self.candidates.rows();
+        let len = count.div_ceil(count.div_ceil(TILE)).next_multiple_of(LANES);
+        (0..count)
+            .step_by(len)
+            .map(move |first| (first, len.min(count - first)))
     }
 
     /// The vector of a row's target.
@@ -198,21 +246,37 @@ impl Problem<'_> {
     }
 
     /// Nothing has been seen yet, or only the targets that are not among the candidates.
-    fn begin(&self, target_logits: &[f32], mixed: &mut [f32]) -> Softmax {
-        match self.targets {
-            Targets::Among(_) => Softmax {
-                highest: vec![f32::NEG_INFINITY; self.rows],
-                sums: vec![0.0; self.rows],
-            },
+    fn begin(&self, mixed: &mut [f32]) -> Softmax {
+        let target_logits: Vec<f32> = (0..self.rows)
+            .map(|row| dot(self.users.row(self.first + row), self.target(row)))
+            .collect();
+        let (highest, sums) = match self.targets {
+            Targets::Among(_) => (vec![f32::NEG_INFINITY; self.rows], vec![0.0; self.rows]),
             Targets::Beside { .. } => {
                 for (row, mixed) in mixed.chunks_exact_mut(self.users.width).enumerate() {
                     mixed.copy_from_slice(self.target(row));
                 }
-                Softmax {
-                    highest: target_logits.to_vec(),
-                    sums: vec![1.0; self.rows],
-                }
+                (target_logits.clone(), vec![1.0; self.rows])
             }
+        };
+        Softmax {
+            target_logits,
+            highest,
+            sums,
+        }
+    }
+
+    /// Scores of a tile `[rows, len]`.
+    fn logits(&self, first: usize, len: usize) -> Result<Vec<f32>> {
+        let logits = self.users.storage.matmul(
+            self.candidates.storage,
+            (1, self.rows, len, self.users.width),
+            &self.users.layout(self.first, self.rows),
+            &self.candidates.layout(first, len).transpose(0, 1)?,
+        )?;
+        match logits {
+            CpuStorage::F32(logits) => Ok(logits),
+            _ => candle_core::bail!("a fused loss takes f32 only"),
         }
     }
 
@@ -225,16 +289,7 @@ impl Problem<'_> {
         mixed: &mut [f32],
     ) -> Result<Tile> {
         let width = self.users.width;
-        let tile = self.candidates.layout(first, len);
-        let mut exponentials = self.users.storage.matmul(
-            self.candidates.storage,
-            (1, self.rows, len, width),
-            &self.users.layout(self.first, self.rows),
-            &tile.transpose(0, 1)?,
-        )?;
-        let CpuStorage::F32(logits) = &mut exponentials else {
-            candle_core::bail!("a fused loss takes f32 only")
-        };
+        let mut logits = self.logits(first, len)?;
         let rows = logits.par_chunks_mut(len).zip(&mut softmax.highest);
         rows.zip(&mut softmax.sums)
             .zip(mixed.par_chunks_mut(width))
@@ -244,14 +299,39 @@ impl Problem<'_> {
                 self.correct(row, first, logits);
                 absorb(logits, highest, sum, mixed);
             });
-        let layout = Layout::contiguous((self.rows, len));
-        let sizes = (1, self.rows, width, len);
-        let product = exponentials.matmul(self.candidates.storage, sizes, &layout, &tile)?;
+        let exponentials = CpuStorage::F32(logits);
+        let product = exponentials.matmul(
+            self.candidates.storage,
+            (1, self.rows, width, len),
+            &Layout::contiguous((self.rows, len)),
+            &self.candidates.layout(first, len),
+        )?;
         add(mixed, product.as_slice()?);
         Ok(Tile {
             first,
             len,
             exponentials,
+            relative_to: softmax.highest.clone(),
+        })
+    }
+
+    /// The exponentials of a tile once more, now that the highest logits are known.
+    fn tile_again(&self, first: usize, len: usize, softmax: &Softmax) -> Result<Tile> {
+        let mut logits = self.logits(first, len)?;
+        let rows = logits.par_chunks_mut(len).zip(&softmax.highest);
+        rows.enumerate()
+            .with_min_len(TASK_ROWS)
+            .for_each(|(row, (logits, highest))| {
+                self.correct(row, first, logits);
+                vectorized(
+                    #[inline(always)]
+                    || exponentials(logits, *highest),
+                );
+            });
+        Ok(Tile {
+            first,
+            len,
+            exponentials: CpuStorage::F32(logits),
             relative_to: softmax.highest.clone(),
         })
     }
@@ -316,14 +396,9 @@ impl Problem<'_> {
     }
 
     /// Targets are pulled towards their users.
-    fn add_targets(
-        &self,
-        target_logits: &[f32],
-        softmax: &Softmax,
-        gradients: &mut CandidateGradients<'_>,
-    ) {
+    fn add_targets(&self, softmax: &Softmax, gradients: &mut CandidateGradients<'_>) {
         let width = self.users.width;
-        for (row, logit) in target_logits.iter().enumerate() {
+        for (row, logit) in softmax.target_logits.iter().enumerate() {
             let user = self.users.row(self.first + row);
             let (place, weight, gradients) = match self.targets {
                 Targets::Among(numbers) => {
@@ -410,4 +485,67 @@ fn add(to: &mut [f32], from: &[f32]) {
             *to += from;
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Loss and gradients, `beside` with the first candidates as the targets' vectors.
+    fn run(kept: usize, beside: bool) -> (f64, [Vec<f32>; 3]) {
+        let (rows, count, width) = (300, 1100, 3);
+        let wave = |len: usize, step: f32| {
+            let values = (0..len).map(|at| (at as f32 * step).sin() * 2.0);
+            CpuStorage::F32(values.collect())
+        };
+        let (users, candidates) = (wave(rows * width, 0.37), wave(count * width, 1.3));
+        let matrix = |storage, rows| {
+            Matrix::new(storage, &Layout::contiguous((rows, width)), 0, rows).expect("matrix")
+        };
+        let numbers: Vec<usize> = (0..rows).map(|row| row * 7 % count).collect();
+        let items: Vec<u32> = (0..rows as u32).collect();
+        let names: Vec<u32> = (0..count as u32).rev().collect();
+        let corrections: Vec<f32> = (0..count).map(|at| (at % 5) as f32 * 0.1).collect();
+        let targets = if beside {
+            Targets::Beside {
+                vectors: Matrix {
+                    values: &matrix(&candidates, count).values[..rows * width],
+                    ..matrix(&candidates, count)
+                },
+                items: &items,
+                candidates: &names,
+                corrections: &corrections,
+            }
+        } else {
+            Targets::Among(&numbers)
+        };
+        let mut gradient = vec![0f32; count * width];
+        let mut own = vec![0f32; if beside { rows * width } else { 0 }];
+        let gradients = CandidateGradients {
+            candidates: &mut gradient,
+            targets: &mut own,
+        };
+        let (users, candidates) = (matrix(&users, rows), matrix(&candidates, count));
+        let result = cross_entropy_within(kept, users, candidates, &targets, Some(gradients));
+        let (loss, users) = result.expect("loss");
+        (loss, [users, gradient, own])
+    }
+
+    /// Whether exponentials are kept or made again, and how many rows are kept, must not show.
+    #[test]
+    fn kept_and_repeated_exponentials_give_the_same() {
+        for beside in [false, true] {
+            let (loss, gradients) = run(KEPT, beside);
+            for kept in [0, 150 * 1100] {
+                let (again, others) = run(kept, beside);
+                assert!((loss - again).abs() < 1e-5, "{loss} and {again}");
+                for (gradient, other) in gradients.iter().zip(&others) {
+                    let size = gradient.iter().fold(0f32, |a, b| a.max(b.abs()));
+                    for (a, b) in gradient.iter().zip(other) {
+                        assert!((a - b).abs() <= 1e-5 * size, "{a} and {b}");
+                    }
+                }
+            }
+        }
+    }
 }

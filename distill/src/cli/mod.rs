@@ -4,6 +4,7 @@
 //! 2 a fault of this program, 130 interrupted.
 
 pub mod args;
+mod cache_states;
 mod changes;
 mod fetch;
 mod print;
@@ -76,10 +77,15 @@ fn dispatch(cli: &Cli) -> anyhow::Result<()> {
     run_stages(&cli.command, &context)
 }
 
-/// What `distill` takes over from the teacher unless a settings file speaks for all stages: the
-/// shape around the layers, the prompt, the base and the seed.
+/// What `distill`, and the states that it reads, take over from the teacher unless a settings file
+/// speaks for all stages: the shape around the layers, the prompt, the base and the seed.
 fn inherited(cli: &Cli) -> anyhow::Result<Vec<(String, toml::Value)>> {
-    if !matches!(cli.command, Command::Distill(_)) || cli.common.config.is_some() {
+    let inherits = match &cli.command {
+        Command::Distill(_) => true,
+        Command::Teach(teach) => teach.cache_states,
+        _ => false,
+    };
+    if !inherits || cli.common.config.is_some() {
         return Ok(Vec::new());
     }
     let root = cli.common.work_dir.clone();
@@ -98,6 +104,7 @@ fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
     match command {
         Command::Prepare(_) => print::prepared(&stages::prepare::run(context)?),
         Command::Pretrain(_) => print::trained("SASRec", &stages::pretrain::run(context)?),
+        Command::Teach(args) if args.cache_states => cache_states::run(args, context),
         Command::Teach(_) => print::trained("teacher", &stages::teach::run(context)?),
         Command::Distill(_) => {
             if let Some(ce_only) = stages::distill::run_ce_only(context)? {

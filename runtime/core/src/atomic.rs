@@ -4,6 +4,9 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+/// How the names of temporary files begin: a killed process may leave one behind.
+pub const TEMPORARY_PREFIX: &str = ".partial-";
+
 /// Writes a file atomically: `write` fills a temporary file in the same folder, which is synced
 /// and then renamed over `path`. A reader sees the old content or the new one, never a part.
 ///
@@ -18,7 +21,7 @@ pub fn write_with<E: From<io::Error>>(
         _ => Path::new("."),
     };
     let mut temporary = tempfile::Builder::new()
-        .prefix(".partial-")
+        .prefix(TEMPORARY_PREFIX)
         .tempfile_in(folder)?;
     {
         let mut writer = BufWriter::new(temporary.as_file_mut());

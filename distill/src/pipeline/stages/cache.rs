@@ -16,7 +16,8 @@ use crate::model::weights_file::WeightsFile;
 use crate::model::{LlmRecommender, read_recommender_config};
 use crate::train::distillation::Positions;
 use crate::train::teacher_cache::{
-    CacheError, CacheLayout, CacheSpec, CachedTeacher, FillPart, Filler, ShardState, TeacherCache,
+    BATCH_ITEMS, CacheError, CacheLayout, CacheSpec, CachedTeacher, FillPart, Filler, ShardState,
+    TeacherCache,
 };
 use crate::train::{LiveTeacher, Targets, TeacherStates, TrainError, TrainingData};
 
@@ -227,13 +228,25 @@ impl Work {
             .map(|(at, _)| at)
             .collect();
         if !wanted.is_empty() {
-            self.announce(context, &states, wanted.len());
+            self.announce(context, &states, wanted.len())?;
             self.compute(context, &mut states, &wanted)?;
         }
         self.report(states, wanted.len())
     }
 
-    fn announce(&self, context: &Context<'_>, states: &[(usize, ShardState)], wanted: usize) {
+    fn announce(
+        &self,
+        context: &Context<'_>,
+        states: &[(usize, ShardState)],
+        wanted: usize,
+    ) -> Result<(), PipelineError> {
+        let others = self.cache.others().map_err(TrainError::from)?;
+        if others > 0 {
+            context.reporter.say(&format!(
+                "teacher-states: {others} shards of another teacher, other data or other settings \
+                 are stale and go when this cache is complete"
+            ));
+        }
         for (shard, state) in states {
             let name = self.cache.layout().file_name(*shard);
             match state {
@@ -249,11 +262,12 @@ impl Work {
             }
         }
         context.reporter.say(&format!(
-            "teacher-states: the teacher computes {wanted} of {} shards ({:.3} GiB in all, {})",
+            "teacher-states: the teacher computes {wanted} of {} shards ({:.1} MB in all, {})",
             self.cache.layout().shards().len(),
-            self.cache.layout().bytes() as f64 / GIB,
+            self.cache.layout().bytes() as f64 / 1e6,
             self.cache.dir().display(),
         ));
+        Ok(())
     }
 
     /// Computes some of `states` and reads back what was written.
@@ -269,6 +283,7 @@ impl Work {
             data: &self.data,
             teacher: &teacher,
             stop: context.stop,
+            batch_items: BATCH_ITEMS,
         };
         let rows = |at: &usize| self.cache.layout().rows(states[*at].0);
         let counter = (context.reporter).counter("states", wanted.iter().map(rows).sum());
@@ -317,9 +332,9 @@ impl Work {
         let states: Vec<ShardState> = report.shards.into_iter().map(|s| s.state).collect();
         let items = self.item_embeddings(context)?;
         context.reporter.say(&format!(
-            "distill: no teacher in memory, its states come from {} ({:.3} GiB)",
+            "distill: no teacher in memory, its states come from {} ({:.1} MB)",
             report.dir.display(),
-            report.bytes as f64 / GIB,
+            report.bytes as f64 / 1e6,
         ));
         let teacher = CachedTeacher::open(self.cache, &states, items).map_err(TrainError::from)?;
         Ok(Teacher::Cached(Box::new(teacher)))

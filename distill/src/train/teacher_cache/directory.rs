@@ -171,12 +171,37 @@ impl TeacherCache {
         self.remove_leftovers()
     }
 
-    fn remove_leftovers(&self) -> Result<(), CacheError> {
-        let expected: BTreeSet<String> = (0..self.layout.shards().len())
+    /// Number of shards in the directory that are none of this layout: [`Self::finish`] removes them.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`] for a directory that is there and cannot be read.
+    pub fn others(&self) -> Result<usize, CacheError> {
+        let expected = self.names();
+        let other = |name: &String| is_shard_name(name) && !expected.contains(name);
+        let entries = self.entries()?;
+        let names = (entries.iter()).map(|entry| entry.file_name().to_string_lossy().into_owned());
+        Ok(names.filter(other).count())
+    }
+
+    fn names(&self) -> BTreeSet<String> {
+        (0..self.layout.shards().len())
             .map(|shard| self.layout.file_name(shard))
-            .collect();
-        for entry in fs::read_dir(&self.dir).map_err(CacheError::io(&self.dir))? {
-            let entry = entry.map_err(CacheError::io(&self.dir))?;
+            .collect()
+    }
+
+    fn entries(&self) -> Result<Vec<fs::DirEntry>, CacheError> {
+        match fs::read_dir(&self.dir) {
+            Ok(entries) => entries
+                .collect::<Result<_, _>>()
+                .map_err(CacheError::io(&self.dir)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(e) => Err(CacheError::io(&self.dir)(e)),
+        }
+    }
+
+    fn remove_leftovers(&self) -> Result<(), CacheError> {
+        let expected = self.names();
+        for entry in self.entries()? {
             let name = entry.file_name().to_string_lossy().into_owned();
             let ours = is_shard_name(&name) && !expected.contains(&name);
             let abandoned = name.starts_with(atomic::TEMPORARY_PREFIX) && is_old(&entry);

@@ -14,9 +14,9 @@ use crate::model::{HistoryBatch, Mode, ModelOutput, SequentialModel};
 use crate::train::distillation::Positions;
 use crate::train::{TopScores, TrainError, TrainingData};
 
-/// Most items of one forward pass, padding included: large enough for fast matrix products, small
-/// enough for the activations of many layers.
-const BATCH_ITEMS: usize = 1024;
+/// Most items of one forward pass unless one history is longer: large enough for fast matrix
+/// products, small enough for the activations of many layers.
+pub const BATCH_ITEMS: usize = 1024;
 
 /// One of n equal parts of the work, for as many machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +75,8 @@ pub struct Filler<'a> {
     pub teacher: &'a dyn SequentialModel,
     /// Stops the work before the next forward pass when it becomes true.
     pub stop: &'a AtomicBool,
+    /// Most items of one forward pass, padding included; usually [`BATCH_ITEMS`].
+    pub batch_items: usize,
 }
 
 impl Filler<'_> {
@@ -116,7 +118,7 @@ impl Filler<'_> {
             // Ascending, so this one is the longest so far.
             let len = self.history(window).len();
             match batches.last_mut() {
-                Some(batch) if (batch.len() + 1) * len <= BATCH_ITEMS => batch.push(window),
+                Some(batch) if (batch.len() + 1) * len <= self.batch_items => batch.push(window),
                 _ => batches.push(vec![window]),
             }
         }

@@ -19,7 +19,7 @@ mod tests;
 
 pub use directory::{ShardState, TeacherCache};
 pub use error::CacheError;
-pub use fill::{FillPart, Filler};
+pub use fill::{BATCH_ITEMS, FillPart, Filler};
 pub use layout::{CacheLayout, cache_bytes, stored_rows};
 pub use reader::CachedTeacher;
 pub use spec::{CacheSpec, RowShape};

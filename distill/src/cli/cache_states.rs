@@ -60,7 +60,7 @@ fn checked(report: &CacheReport, again: &Again) -> String {
     }
     let mut table = print::table(&["shard", "file", "state", "filled by"]);
     for shard in bad(report) {
-        let command = again.command(shard.number, report.shards_total).join(" ");
+        let command = shell(&again.command(shard.number, report.shards_total));
         table.add_row([
             shard.number.to_string(),
             shard.file.clone(),
@@ -68,7 +68,7 @@ fn checked(report: &CacheReport, again: &Again) -> String {
             command,
         ]);
     }
-    format!("{table}\nall of them: {}", again.whole().join(" "))
+    format!("{table}\nall of them: {}", shell(again.whole()))
 }
 
 fn bad(report: &CacheReport) -> impl Iterator<Item = &ShardReport> {
@@ -96,6 +96,19 @@ fn with_commands(report: &CacheReport, again: &Again) -> anyhow::Result<serde_js
         }
     }
     Ok(value)
+}
+
+/// Arguments as one line that a POSIX shell reads back as they are.
+fn shell(arguments: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:@%+".contains(c);
+    let quoted = |argument: &String| {
+        if !argument.is_empty() && argument.chars().all(plain) {
+            argument.clone()
+        } else {
+            format!("'{}'", argument.replace('\'', r"'\''"))
+        }
+    };
+    arguments.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 /// The command that was typed, as one that fills instead of checking.
@@ -143,6 +156,8 @@ mod tests {
             again.command(3, 16).join(" "),
             "slmrec-distill teach --cache-states --work-dir w -q --shard 3/16"
         );
+        let odd = ["a b", "it's", "", "x=[1]"].map(str::to_owned);
+        assert_eq!(shell(&odd), r"'a b' 'it'\''s' '' 'x=[1]'");
         let line = "x teach --cache-states --format=json --check";
         let again = Again::typed(line.split(' ').map(str::to_owned).collect());
         assert_eq!(

@@ -425,6 +425,28 @@ mod tests {
     }
 
     #[test]
+    fn sizes_of_stored_states_have_a_range() {
+        let check = |change: fn(&mut DistillStage)| {
+            let mut stage = DistillStage::default();
+            change(&mut stage);
+            stage.check_cache().map_err(|e| e.to_string())
+        };
+        assert_eq!(check(|_| {}), Ok(()));
+        assert_eq!(check(|s| s.cache_max_gib = 0.0), Ok(()));
+        let wrong: [fn(&mut DistillStage); 5] = [
+            |s| s.cache_max_gib = -1.0,
+            |s| s.cache_max_gib = f64::INFINITY,
+            |s| s.cache_shard_mib = 0.0,
+            |s| s.cache_shard_mib = f64::NAN,
+            |s| s.cache_shard_mib = 1025.0,
+        ];
+        for change in wrong {
+            let error = check(change).expect_err("refused");
+            assert!(error.contains("setting distill.cache_"), "{error}");
+        }
+    }
+
+    #[test]
     fn defaults_survive_a_round_trip_through_toml() {
         let text = toml::to_string(&PipelineSettings::default()).expect("writes");
         let table: toml::Table = text.parse().expect("parses");

@@ -123,6 +123,29 @@ fn a_device_that_is_not_there_is_an_error() {
 }
 
 #[test]
+fn parts_of_the_teachers_states_are_asked_for_as_such() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    for (arguments, part) in [
+        (&["teach", "--shard", "1/2"][..], "--cache-states"),
+        (&["teach", "--check"], "--cache-states"),
+        (&["teach", "--cache-states", "--layers", "8"], "--layers"),
+        (
+            &["teach", "--cache-states", "--check", "--force"],
+            "--force",
+        ),
+        (
+            &["teach", "--cache-states", "--shard", "0/2"],
+            "expected i/n",
+        ),
+    ] {
+        let output = run(dir.path(), arguments);
+        let said = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(part), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
 fn json_lists_what_can_be_fetched() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let listed = stdout(&run(dir.path(), &["fetch", "--list", "--format", "json"]));

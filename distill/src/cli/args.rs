@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::pipeline::settings::{DeviceChoice, LayerChoice, StudentStart};
+use crate::pipeline::settings::{DeviceChoice, LayerChoice, StudentStart, TeacherStatesChoice};
+use crate::train::teacher_cache::FillPart;
 
 /// Train a sequential recommender on a small language model, distil it, and export it for phones
 #[derive(Debug, Parser)]
@@ -148,7 +149,10 @@ pub struct Pretrain {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     slmrec-distill teach --base SmolLM2-135M.gguf --layers 8\n  \
-    slmrec-distill teach --base ./SmolLM2-135M --layers 8 --readout response")]
+    slmrec-distill teach --base ./SmolLM2-135M --layers 8 --readout response\n  \
+    slmrec-distill teach --cache-states                 # store what a finished teacher says\n  \
+    slmrec-distill teach --cache-states --shard 3/16    # a part of it; other machines do the others\n  \
+    slmrec-distill teach --cache-states --check         # exit code 1 unless all of it is there")]
 pub struct Teach {
     /// GGUF file, Hugging Face directory, or a fetched name such as smollm2-135m
     #[arg(long, value_name = "PATH")]
@@ -171,6 +175,21 @@ pub struct Teach {
     /// Peak learning rate
     #[arg(long)]
     pub learning_rate: Option<f64>,
+    /// Train nothing: store the states of the finished teacher that `distill` with the same
+    /// settings reads
+    #[arg(long, conflicts_with_all = [
+        "base", "layers", "layer_choice", "readout", "max_history", "epochs", "learning_rate",
+    ])]
+    pub cache_states: bool,
+    /// Only shards s of the cache with s = i modulo n
+    #[arg(long, value_name = "I/N", requires = "cache_states")]
+    pub shard: Option<FillPart>,
+    /// Compute nothing: say which shards are missing or damaged and what fills them
+    #[arg(long, requires = "cache_states", conflicts_with_all = ["shard", "force"])]
+    pub check: bool,
+    /// How --cache-states reports: table or json
+    #[arg(long, value_enum, default_value_t, requires = "cache_states")]
+    pub format: OutputFormat,
 }
 
 /// `distill`.
@@ -198,6 +217,9 @@ pub struct Distill {
     /// Weight of the logit distillation
     #[arg(long)]
     pub lambda_kd: Option<f64>,
+    /// Where the teacher's states come from
+    #[arg(long, value_enum)]
+    pub teacher_states: Option<TeacherStatesChoice>,
     /// Do not train the same student without the teacher for comparison
     #[arg(long)]
     pub no_ce_only: bool,

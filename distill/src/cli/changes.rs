@@ -84,6 +84,7 @@ impl Changes {
         self.float("distill.objective.lambda_norm", args.lambda_norm);
         self.float("distill.objective.lambda_ms", args.lambda_ms);
         self.float("distill.objective.lambda_kd", args.lambda_kd);
+        self.choice("distill.teacher_states", args.teacher_states);
         self.flag("distill.ce_only", args.no_ce_only, false);
         self.integer("distill.train.epochs", args.epochs);
         self.float("distill.train.learning_rate", args.learning_rate);
@@ -201,7 +202,7 @@ mod tests {
             "x teach --base b --layers 8 --layer-choice interval --readout item --max-history 9 \
              --epochs 1 --learning-rate 0.1",
             "x distill --layers 4 --blocks 4 --start teacher --lambda-cos 1 --lambda-norm 1 \
-             --lambda-ms 1 --lambda-kd 1 --no-ce-only --epochs 1 --learning-rate 0.1",
+             --lambda-ms 1 --lambda-kd 1 --teacher-states live --no-ce-only --epochs 1 --learning-rate 0.1",
             "x evaluate --split validation --runner r --no-bundle",
             "x plan --base b --no-calibration",
             "x export --fp16 --portable -o o",

@@ -4,6 +4,7 @@
 //! 2 a fault of this program, 130 interrupted.
 
 pub mod args;
+mod cache_states;
 mod changes;
 mod fetch;
 mod print;
@@ -80,15 +81,16 @@ fn dispatch(cli: &Cli) -> anyhow::Result<()> {
     run_stages(&cli.command, &context)
 }
 
-/// What `distill` takes over from the teacher unless a settings file speaks for all stages: the
-/// shape around the layers, the prompt, the base and the seed.
+/// What `distill`, and the states that it reads, take over from the teacher unless a settings file
+/// speaks for all stages: the shape around the layers, the prompt, the base and the seed.
 fn inherited(cli: &Cli) -> anyhow::Result<Vec<(String, toml::Value)>> {
-    let student = match &cli.command {
+    let inherits = match &cli.command {
         Command::Distill(_) => true,
         Command::VerifyResume(args) => args.own && args.stage == TrainingStage::Distill,
+        Command::Teach(teach) => teach.cache_states,
         _ => false,
     };
-    if !student || cli.common.config.is_some() {
+    if !inherits || cli.common.config.is_some() {
         return Ok(Vec::new());
     }
     let root = cli.common.work_dir.clone();
@@ -107,6 +109,7 @@ fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
     match command {
         Command::Prepare(_) => print::prepared(&stages::prepare::run(context)?),
         Command::Pretrain(_) => print::trained("SASRec", &stages::pretrain::run(context)?),
+        Command::Teach(args) if args.cache_states => cache_states::run(args, context),
         Command::Teach(_) => print::trained("teacher", &stages::teach::run(context)?),
         Command::Distill(_) => {
             if let Some(ce_only) = stages::distill::run_ce_only(context)? {

@@ -5,6 +5,7 @@
 //!   dataset/      prepare      sequences, vocabulary
 //!   sasrec/       pretrain     SASRec and its item embeddings
 //!   teacher/      teach        checkpoint
+//!   teacher-states/            what the teacher says about every training example
 //!   ce-only/      distill      the student's shape trained without the teacher
 //!   student/      distill      checkpoint
 //!   evaluation/   evaluate     comparison.json, comparison.txt
@@ -124,7 +125,10 @@ pub enum PipelineError {
 impl From<crate::train::TrainError> for PipelineError {
     fn from(error: crate::train::TrainError) -> Self {
         match error {
-            crate::train::TrainError::Interrupted { .. } => Self::Interrupted,
+            crate::train::TrainError::Interrupted { .. }
+            | crate::train::TrainError::TeacherCache(
+                crate::train::teacher_cache::CacheError::Interrupted,
+            ) => Self::Interrupted,
             other => Self::Train(other),
         }
     }

@@ -176,6 +176,19 @@ pub enum StudentStart {
     Teacher,
 }
 
+/// Where the teacher's states come from while the student learns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum TeacherStatesChoice {
+    /// From the disk where they fit `cache_max_gib`, else from a teacher that runs at every step.
+    #[default]
+    Auto,
+    /// From the disk.
+    Cache,
+    /// From a teacher that runs at every step.
+    Live,
+}
+
 /// `[distill]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -190,6 +203,14 @@ pub struct DistillStage {
     pub objective: DistillSettings,
     /// Whether the same student is also trained without the teacher, for the comparison.
     pub ce_only: bool,
+    /// Where the teacher's states come from.
+    pub teacher_states: TeacherStatesChoice,
+    /// Most GiB of stored teacher states.
+    pub cache_max_gib: f64,
+    /// MiB of one file of them: the piece of work that one machine does at a time.
+    pub cache_shard_mib: f64,
+    /// Where they are stored; `teacher-states` in the work directory when absent.
+    pub cache_dir: Option<PathBuf>,
     /// The loop, for both.
     pub train: TrainSettings,
 }
@@ -202,8 +223,34 @@ impl Default for DistillStage {
             start: StudentStart::Base,
             objective: DistillSettings::default(),
             ce_only: true,
+            teacher_states: TeacherStatesChoice::Auto,
+            cache_max_gib: 8.0,
+            cache_shard_mib: 64.0,
+            cache_dir: None,
             train: language_model_training(),
         }
+    }
+}
+
+impl DistillStage {
+    /// Checks the ranges of the settings of stored teacher states.
+    ///
+    /// # Errors
+    /// A setting outside its range.
+    pub fn check_cache(&self) -> Result<(), PipelineError> {
+        let found = self.cache_max_gib;
+        if !(found.is_finite() && found >= 0.0) {
+            return Err(PipelineError::Settings(format!(
+                "setting distill.cache_max_gib: expected a number of at least 0, found {found}"
+            )));
+        }
+        let found = self.cache_shard_mib;
+        if !(found > 0.0 && found <= 1024.0) {
+            return Err(PipelineError::Settings(format!(
+                "setting distill.cache_shard_mib: expected a number above 0, at most 1024, found {found}"
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -379,6 +426,28 @@ mod tests {
             "{error}"
         );
         assert!(PipelineSettings::load(None, &[change("seed.x", 2.into())]).is_err());
+    }
+
+    #[test]
+    fn sizes_of_stored_states_have_a_range() {
+        let check = |change: fn(&mut DistillStage)| {
+            let mut stage = DistillStage::default();
+            change(&mut stage);
+            stage.check_cache().map_err(|e| e.to_string())
+        };
+        assert_eq!(check(|_| {}), Ok(()));
+        assert_eq!(check(|s| s.cache_max_gib = 0.0), Ok(()));
+        let wrong: [fn(&mut DistillStage); 5] = [
+            |s| s.cache_max_gib = -1.0,
+            |s| s.cache_max_gib = f64::INFINITY,
+            |s| s.cache_shard_mib = 0.0,
+            |s| s.cache_shard_mib = f64::NAN,
+            |s| s.cache_shard_mib = 1025.0,
+        ];
+        for change in wrong {
+            let error = check(change).expect_err("refused");
+            assert!(error.contains("setting distill.cache_"), "{error}");
+        }
     }
 
     #[test]

@@ -45,6 +45,12 @@ impl WorkDir {
         self.root.join("teacher")
     }
 
+    /// The teacher's states, unless `distill.cache_dir` names another place.
+    #[must_use]
+    pub fn teacher_states(&self) -> PathBuf {
+        self.root.join("teacher-states")
+    }
+
     /// The student's shape trained without the teacher.
     #[must_use]
     pub fn ce_only(&self) -> PathBuf {

@@ -8,6 +8,7 @@
 //! L_ms   = 1/(b-1) sum_{k=1..b-1} CE(y, softmax(E . W_k s_k))
 //! D_kd   = T^2 KL(softmax(teacher scores / T) || softmax(student scores / T))
 //! ```
+//! With `top_k` both distributions of `D_kd` are over the teacher's best K items only.
 //! `t_k` is the teacher's state after layer `k M/b`, `s_k` the student's after layer `k L/b`; the
 //! last pair is taken after the final norm. `P_k` is there only where the hidden sizes differ. Each
 //! term is a mean over positions, and one whose weight is 0 is not computed.
@@ -20,6 +21,7 @@ use super::losses::{alignment, catalog};
 use super::objective::{Losses, Objective, rows_at};
 use super::settings::{check, not_negative, positive};
 use super::teacher::{TeacherOutput, TeacherStates, hidden_size};
+use super::top_scores::TopScores;
 use super::{TrainError, TrainingBatch};
 use crate::model::parameters::normal;
 use crate::model::{MaskRng, Mode, ModelOutput, Parameters, SequentialModel};
@@ -58,6 +60,8 @@ pub struct DistillSettings {
     pub lambda_kd: f64,
     /// Temperature of `D_kd`.
     pub temperature: f64,
+    /// `D_kd` over the teacher's best so many items only; 0 for the whole catalog.
+    pub top_k: usize,
     /// Number of blocks b.
     pub blocks: usize,
     /// Form of `D_norm`.
@@ -74,6 +78,7 @@ impl Default for DistillSettings {
             lambda_ms: 0.1,
             lambda_kd: 0.0,
             temperature: 1.0,
+            top_k: 0,
             blocks: 4,
             norm: Norm::Squared,
             positions: Positions::All,
@@ -103,8 +108,32 @@ impl DistillSettings {
         self.lambda_cos > 0.0 || self.lambda_norm > 0.0
     }
 
-    fn needs_teacher(&self) -> bool {
+    /// Whether any term asks the teacher.
+    #[must_use]
+    pub fn needs_teacher(&self) -> bool {
         self.aligns() || self.lambda_kd > 0.0
+    }
+
+    /// Layers (`1..=layers`) of a teacher of `layers` layers whose states are compared.
+    ///
+    /// # Errors
+    /// [`TrainError::Blocks`] for layers that do not divide.
+    pub fn teacher_layers(&self, layers: usize) -> Result<Vec<usize>, TrainError> {
+        if self.aligns() {
+            block_ends("teacher", layers, self.blocks)
+        } else {
+            Ok(Vec::new())
+        }
+    }
+
+    /// Number of the teacher's best items that `D_kd` reads, of a catalog of `items`; 0 for all.
+    #[must_use]
+    pub fn top_items(&self, items: usize) -> usize {
+        if self.lambda_kd > 0.0 {
+            self.top_k.min(items)
+        } else {
+            0
+        }
     }
 }
 
@@ -153,10 +182,8 @@ impl<'a> Distillation<'a> {
         };
         let student_layers = block_ends("student", student.num_layers(), settings.blocks)?;
         let teacher_layers = match teacher {
-            Some(teacher) if settings.aligns() => {
-                block_ends("teacher", teacher.num_layers(), settings.blocks)?
-            }
-            _ => Vec::new(),
+            Some(teacher) => settings.teacher_layers(teacher.num_layers())?,
+            None => Vec::new(),
         };
         let mut objective = Self {
             settings,
@@ -255,6 +282,29 @@ impl<'a> Distillation<'a> {
         Ok(mean(&losses)?)
     }
 
+    /// `D_kd` of the student's user vectors `[R, D]` and item embeddings `[N + 1, D]`.
+    fn divergence(
+        &self,
+        student: (&Tensor, &Tensor),
+        teacher: &dyn TeacherStates,
+        taught: &TeacherOutput,
+    ) -> Result<Tensor, TrainError> {
+        let temperature = self.settings.temperature;
+        let kept = self.settings.top_items(teacher.num_items());
+        match &taught.top {
+            Some(top) if kept > 0 => Ok(top.divergence(student.0, student.1, temperature)?),
+            _ => {
+                let (users, table) = (&taught.user_vectors, teacher.item_embeddings()?);
+                if kept == 0 {
+                    let teacher = (users, &table);
+                    return Ok(catalog::divergence(student, teacher, temperature)?);
+                }
+                let top = TopScores::of(users, &table, kept)?;
+                Ok(top.divergence(student.0, student.1, temperature)?)
+            }
+        }
+    }
+
     /// The terms beside the cross-entropy.
     fn terms(
         &self,
@@ -278,10 +328,7 @@ impl<'a> Distillation<'a> {
             }
             if settings.lambda_kd > 0.0 {
                 let users = rows_at(&output.user_vectors, batch, &positions)?;
-                let table = teacher.item_embeddings();
-                let student = (&users, items);
-                let teacher = (&taught.user_vectors, &table);
-                let loss = catalog::divergence(student, teacher, settings.temperature)?;
+                let loss = self.divergence((&users, items), teacher, &taught)?;
                 terms.push(("kd", settings.lambda_kd, loss));
             }
         }
@@ -329,12 +376,12 @@ fn same_catalog(
     student: &dyn SequentialModel,
     teacher: &dyn TeacherStates,
 ) -> Result<(), TrainError> {
-    let expected = student.item_embeddings().dim(0)?;
-    let found = teacher.item_embeddings().dim(0)?;
+    let expected = student.item_embeddings().dim(0)?.saturating_sub(1);
+    let found = teacher.num_items();
     if settings.lambda_kd > 0.0 && expected != found {
         return Err(TrainError::Mismatch {
-            expected: format!("{} items", expected.saturating_sub(1)),
-            found: format!("{} items", found.saturating_sub(1)),
+            expected: format!("{expected} items"),
+            found: format!("{found} items"),
         });
     }
     Ok(())

@@ -134,6 +134,9 @@ pub enum TrainError {
         /// What the system said.
         source: io::Error,
     },
+    /// Remembered teacher states that cannot be made or read.
+    #[error(transparent)]
+    TeacherCache(#[from] super::teacher_cache::CacheError),
     /// The caller's validation failed.
     #[error("validation failed: {0}")]
     Validation(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -102,8 +102,12 @@ impl TeacherStates for Remembered {
         6
     }
 
-    fn item_embeddings(&self) -> Tensor {
-        self.0["teacher_items"].clone()
+    fn num_items(&self) -> usize {
+        self.0["teacher_items"].dims()[0] - 1
+    }
+
+    fn item_embeddings(&self) -> Result<Tensor, TrainError> {
+        Ok(self.0["teacher_items"].clone())
     }
 
     fn fingerprint(&self) -> &str {
@@ -121,6 +125,7 @@ impl TeacherStates for Remembered {
         Ok(TeacherOutput {
             states: vec![at("teacher.0")?, at("teacher.1")?],
             user_vectors: at("teacher_users")?,
+            top: None,
         })
     }
 }
@@ -151,6 +156,7 @@ fn distillation<'a>(
         lambda_ms: 0.5,
         lambda_kd: 0.9,
         temperature: 2.0,
+        top_k: 0,
         blocks: 2,
         norm,
         positions,

@@ -1,7 +1,7 @@
 //! Objectives and the loop that minimises them.
 //!
 //! [`batches`] cuts training sequences into windows, [`objective`] turns a batch into named loss
-//! terms ([`distillation`] adds those of the teacher), [`adamw`] and [`schedule`] change the
+//! terms ([`distillation`] adds those of the teacher, live or from [`teacher_cache`]), [`adamw`] and [`schedule`] change the
 //! parameters, [`trainer`] runs the epochs and [`state`] lets a cut run go on as if nothing had
 //! happened.
 
@@ -16,6 +16,8 @@ pub mod schedule;
 pub mod settings;
 pub mod state;
 pub mod teacher;
+pub mod teacher_cache;
+pub mod top_scores;
 pub mod trainer;
 
 #[cfg(test)]
@@ -34,4 +36,5 @@ pub use objective::{CrossEntropy, Losses, Objective};
 pub use report::{EpochReport, FitReport, StepReport, TrainObserver, Validator};
 pub use settings::{CatalogLoss, SampledSoftmax, Targets, TrainSettings};
 pub use teacher::{LiveTeacher, TeacherStates};
+pub use top_scores::TopScores;
 pub use trainer::Trainer;

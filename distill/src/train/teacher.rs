@@ -1,9 +1,11 @@
-//! Where the student's examples come from: a live teacher, or later a cache of its states.
+//! Where the student's examples come from: a live teacher, or a cache of its states
+//! ([`super::teacher_cache`]).
 
 use candle_core::Tensor;
 use slmrec_core::ItemIndex;
 
 use super::objective::rows_at;
+use super::top_scores::TopScores;
 use super::{TrainError, TrainingBatch};
 use crate::model::{HistoryBatch, Mode, SequentialModel};
 
@@ -14,6 +16,8 @@ pub struct TeacherOutput {
     pub states: Vec<Tensor>,
     /// User vectors `[R, D]`.
     pub user_vectors: Tensor,
+    /// The best items and their scores, where they are remembered; they follow from the user vectors.
+    pub top: Option<TopScores>,
 }
 
 /// A frozen teacher, run or remembered.
@@ -24,8 +28,14 @@ pub trait TeacherStates {
     /// Hidden size H.
     fn hidden_size(&self) -> usize;
 
+    /// Number of items N.
+    fn num_items(&self) -> usize;
+
     /// Item embeddings `[N + 1, D]` that its user vectors are scored against.
-    fn item_embeddings(&self) -> Tensor;
+    ///
+    /// # Errors
+    /// A cache that was opened without them.
+    fn item_embeddings(&self) -> Result<Tensor, TrainError>;
 
     /// Names the teacher's weights in the hash that a resumed run is checked by.
     fn fingerprint(&self) -> &str;
@@ -47,6 +57,7 @@ pub trait TeacherStates {
 pub struct LiveTeacher<'a> {
     model: &'a dyn SequentialModel,
     hidden_size: usize,
+    num_items: usize,
     fingerprint: String,
 }
 
@@ -62,6 +73,7 @@ impl<'a> LiveTeacher<'a> {
         Ok(Self {
             model,
             hidden_size: hidden_size(model)?,
+            num_items: model.item_embeddings().dim(0)?.saturating_sub(1),
             fingerprint: fingerprint.into(),
         })
     }
@@ -76,8 +88,12 @@ impl TeacherStates for LiveTeacher<'_> {
         self.hidden_size
     }
 
-    fn item_embeddings(&self) -> Tensor {
-        self.model.item_embeddings().detach()
+    fn num_items(&self) -> usize {
+        self.num_items
+    }
+
+    fn item_embeddings(&self) -> Result<Tensor, TrainError> {
+        Ok(self.model.item_embeddings().detach())
     }
 
     fn fingerprint(&self) -> &str {
@@ -95,6 +111,7 @@ impl TeacherStates for LiveTeacher<'_> {
         Ok(TeacherOutput {
             states: output.states.iter().map(at).collect::<Result<_, _>>()?,
             user_vectors: at(&output.user_vectors)?,
+            top: None,
         })
     }
 }

@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-/// Beginning of the names of temporary files.
-const PARTIAL: &str = ".partial-";
+/// How the names of temporary files begin: a killed process may leave one behind.
+pub const TEMPORARY_PREFIX: &str = ".partial-";
 
 /// Writes a file atomically: `write` fills a temporary file in the same folder, which is synced
 /// and then renamed over `path`. A reader sees the old content or the new one, never a part.
@@ -46,7 +46,11 @@ pub fn remove_leftovers(folder: &Path) -> io::Result<usize> {
     let mut removed = 0;
     for entry in entries {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(PARTIAL) && entry.file_type()?.is_file()
+        if entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with(TEMPORARY_PREFIX)
+            && entry.file_type()?.is_file()
         {
             fs::remove_file(entry.path())?;
             removed += 1;
@@ -65,7 +69,7 @@ fn replace_with<E: From<io::Error>>(
         _ => Path::new("."),
     };
     let mut temporary = tempfile::Builder::new()
-        .prefix(PARTIAL)
+        .prefix(TEMPORARY_PREFIX)
         .tempfile_in(folder)?;
     {
         let mut writer = BufWriter::new(temporary.as_file_mut());

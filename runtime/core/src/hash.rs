@@ -17,11 +17,18 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 /// # Errors
 /// Whatever opening or reading the file gives.
 pub fn sha256_file(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+    sha256_read(&mut File::open(path)?)
+}
+
+/// SHA-256 of everything that a reader still gives, in blocks, as 64 lower-case hexadecimal digits.
+///
+/// # Errors
+/// Whatever reading gives.
+pub fn sha256_read(reader: &mut impl Read) -> io::Result<String> {
     let mut hasher = Sha256::new();
     let mut block = vec![0u8; 1 << 16];
     loop {
-        let n = file.read(&mut block)?;
+        let n = reader.read(&mut block)?;
         if n == 0 {
             return Ok(to_hex(&hasher.finalize()));
         }

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use super::super::settings::StudentStart;
 use super::super::stage::{Stage, StageRecord};
 use super::super::{Outcome, PipelineError, WorkDir};
+use super::cache::{States, Teacher};
 use super::plan::{self, TrainingRun};
 use super::teach::{ModelRun, base_path, from_base, model_inputs, say_size};
 use super::{Context, input_hash, to_json};
 use crate::model::LlmRecommender;
-use crate::train::{CrossEntropy, Distillation, LiveTeacher};
+use crate::train::{CrossEntropy, Distillation};
 
 /// Distils the teacher into the student.
 ///
@@ -21,20 +22,18 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
     let teacher_hash = input_hash(&teacher_dir)?;
     let mut stage = student_stage(context, "distill", context.work.student())?;
     stage.settings["objective"] = to_json(&section.objective)?;
-    stage
-        .inputs
-        .insert("teacher".to_owned(), teacher_hash.clone());
+    stage.inputs.insert("teacher".to_owned(), teacher_hash);
     stage.run(context.force, context.reporter, |dir| {
         let (dataset, _) = context.dataset()?;
         plan::announce(context, &dataset, TrainingRun::Distill)?;
-        let teacher = LlmRecommender::load(&teacher_dir, &context.device)?;
+        let teacher = Teacher::choose(context, &dataset)?;
+        let states = teacher.as_ref().map(Teacher::states).transpose()?;
         let student = student(context)?;
         say_size(context, "student", &student);
-        let states = LiveTeacher::new(&teacher, teacher_hash)?;
         let objective = Distillation::new(
             section.objective.clone(),
             &student,
-            Some(&states),
+            states.as_ref().map(States::as_dyn),
             context.settings.seed,
         )?;
         let run = ModelRun {

@@ -1,5 +1,6 @@
 //! The stages, one file each: settings and inputs in, a folder with its record out.
 
+pub mod cache;
 pub mod distill;
 pub mod evaluate;
 pub mod export;

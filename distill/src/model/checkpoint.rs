@@ -17,7 +17,7 @@ use super::file_error::{ModelFileError, read_json};
 use super::llama::Tensors;
 use super::lora::BodyTraining;
 use super::recommender::{
-    ITEM_EMBEDDINGS, ITEM_PROJECTION, ITEM_PROJECTION_BIAS, LlmRecommender, LlmSettings,
+    BodyDtype, ITEM_EMBEDDINGS, ITEM_PROJECTION, ITEM_PROJECTION_BIAS, LlmRecommender, LlmSettings,
     USER_PROJECTION,
 };
 use super::weights_file::{WeightsFile, check_finite};
@@ -162,6 +162,7 @@ impl LlmRecommender {
             training: BodyTraining::Frozen,
             train_item_embeddings: false,
             activation_checkpointing: false,
+            body_dtype: BodyDtype::F32,
         };
         let (base, own) = load_parts(dir, &LayerSelection::All, &config, device)?;
         Self::from_parts(&base, &own, &settings, 0).map_err(ModelFileError::tensor(dir))

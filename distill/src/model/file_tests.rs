@@ -80,6 +80,7 @@ fn a_student_begins_with_its_teachers_layers() {
         training: BodyTraining::Full,
         train_item_embeddings: false,
         activation_checkpointing: false,
+        body_dtype: super::recommender::BodyDtype::F32,
     };
     let start =
         |layers| LlmRecommender::start_from(dir.path(), &layers, &settings, 0, &Device::Cpu);

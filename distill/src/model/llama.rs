@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use slmrec_export::checkpoint::LlamaConfig;
 
 use super::Mode;
@@ -107,10 +107,10 @@ impl LlamaBody {
         self
     }
 
-    /// Runs packed embeddings `[tokens, H]`. Returns the states after the final norm of the tokens
+    /// Runs packed embeddings `[tokens, H]` in the number format of its weights. Returns the states after the final norm of the tokens
     /// that are read (`reads`, ascending; `None` for all) `[reads, H]`, and one state per entry of
     /// `state_layers`, as [`super::SequentialModel::forward`] says: after the last layer at the
-    /// tokens that are read, after inner layers at all.
+    /// tokens that are read, after inner layers at all; all in f32.
     ///
     /// # Errors
     /// Shapes that do not fit, or a layer number outside `1..=L`.
@@ -135,7 +135,7 @@ impl LlamaBody {
             dropout: self.dropout,
             recompute: self.recompute,
         };
-        let mut x = embeddings.clone();
+        let mut x = embeddings.to_dtype(self.norm.weight.dtype())?;
         let mut after = Vec::with_capacity(last);
         for (index, layer) in self.layers.iter().enumerate() {
             // Only the last layer's output is not looked at by a later token.
@@ -146,10 +146,10 @@ impl LlamaBody {
             };
             x = layer.forward(&x, reads, &mut pass)?;
             if state_layers.contains(&(index + 1)) {
-                after.push((index + 1, x.clone()));
+                after.push((index + 1, x.to_dtype(DType::F32)?));
             }
         }
-        let x = self.norm.forward(&x)?;
+        let x = self.norm.forward(&x)?.to_dtype(DType::F32)?;
         let state = |&layer: &usize| {
             let inner = after
                 .iter()
@@ -177,12 +177,14 @@ impl LlamaBody {
     /// # Errors
     /// Only what candle reports.
     pub fn merged_tensors(&self) -> Result<Tensors> {
-        let mut tensors =
-            Tensors::from([("model.norm.weight".to_owned(), self.norm.weight.detach())]);
+        let mut tensors = Tensors::from([(
+            "model.norm.weight".to_owned(),
+            self.norm.weight.to_dtype(DType::F32)?.detach(),
+        )]);
         for (index, layer) in self.layers.iter().enumerate() {
             for (name, norm) in layer.norms() {
                 let name = format!("model.layers.{index}.{name}.weight");
-                tensors.insert(name, norm.weight.detach());
+                tensors.insert(name, norm.weight.detach().to_dtype(DType::F32)?);
             }
             for (module, linear) in layer.linears() {
                 let name = format!("model.layers.{index}.{}.weight", module.path());

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{DType, Device, Result, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use super::init::{named_seed, uniform};
@@ -198,8 +198,9 @@ impl Linear {
         let Some(adapter) = &self.adapter else {
             return Ok(y);
         };
-        let low_rank = linear(dropped.unwrap_or(x), adapter.a.as_tensor())?;
-        y + linear(&(low_rank * adapter.scale)?, adapter.b.as_tensor())?
+        let cast = |var: &Var| var.as_tensor().to_dtype(x.dtype());
+        let low_rank = linear(dropped.unwrap_or(x), &cast(&adapter.a)?)?;
+        y + linear(&(low_rank * adapter.scale)?, &cast(&adapter.b)?)?
     }
 
     /// Whether an adapter stands beside the weight.
@@ -208,12 +209,12 @@ impl Linear {
         self.adapter.is_some()
     }
 
-    /// The weight `[out, in]` with its adapter merged: `W + (alpha / r) · B A`.
+    /// The weight `[out, in]` in f32 with its adapter merged: `W + (alpha / r) · B A`.
     ///
     /// # Errors
     /// Only what candle reports.
     pub fn merged(&self) -> Result<Tensor> {
-        let weight = self.weight.detach();
+        let weight = self.weight.detach().to_dtype(DType::F32)?;
         match &self.adapter {
             Some(Adapter { a, b, scale }) => weight + (b.detach().matmul(&a.detach())? * *scale)?,
             None => Ok(weight),
@@ -254,7 +255,7 @@ impl Adapter {
 }
 
 fn zeros(shape: (usize, usize), device: &Device) -> Result<Tensor> {
-    Tensor::zeros(shape, candle_core::DType::F32, device)
+    Tensor::zeros(shape, DType::F32, device)
 }
 
 impl fmt::Debug for Linear {

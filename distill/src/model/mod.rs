@@ -28,7 +28,7 @@ pub use dropout::MaskRng;
 pub use file_error::ModelFileError;
 pub use lora::{BodyTraining, LoraSettings, TargetModule};
 pub use parameters::Parameters;
-pub use recommender::{LlmRecommender, LlmSettings};
+pub use recommender::{BodyDtype, LlmRecommender, LlmSettings};
 pub use sasrec::{SasRec, SasRecError, SasRecSettings};
 
 /// What a forward pass leaves behind.

@@ -19,6 +19,32 @@ use super::ops::linear::linear;
 use super::parameters::Parameters;
 use super::{HistoryBatch, Mode, ModelOutput, ReadAt, SequentialModel};
 
+/// Number format of the body's frozen weights and of what flows through it. Adapters, projections
+/// and the optimizer stay in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BodyDtype {
+    /// 32 bits: exact, and the only one that the fused CPU kernels take.
+    #[default]
+    F32,
+    /// 16 bits of the range of f32: for GPUs.
+    Bf16,
+    /// 16 bits of more precision and less range.
+    F16,
+}
+
+impl BodyDtype {
+    /// candle's name.
+    #[must_use]
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+            Self::F16 => DType::F16,
+        }
+    }
+}
+
 /// What stands around the body, and what of it is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -34,6 +60,8 @@ pub struct LlmSettings {
     /// Whether training keeps only the inputs of the decoder layers and computes the rest again in
     /// the backward pass: less memory, about a third more time, the same result.
     pub activation_checkpointing: bool,
+    /// Number format of the frozen body.
+    pub body_dtype: BodyDtype,
 }
 
 impl Default for LlmSettings {
@@ -44,6 +72,7 @@ impl Default for LlmSettings {
             training: BodyTraining::Lora(LoraSettings::default()),
             train_item_embeddings: false,
             activation_checkpointing: false,
+            body_dtype: BodyDtype::F32,
         }
     }
 }
@@ -123,14 +152,9 @@ impl LlmRecommender {
         check_prompt(settings.readout, prompt, base.prompt_embeddings.as_ref())?;
         let positions =
             prompt.prefix_tokens.len() + settings.max_history + prompt.suffix_tokens.len();
-        let body = LlamaBody::new(
-            &base.config,
-            &base.tensors,
-            &settings.training,
-            positions,
-            seed,
-        )?
-        .with_activation_checkpointing(settings.activation_checkpointing);
+        let tensors = cast(&base.tensors, settings, item_table_device(own)?)?;
+        let body = LlamaBody::new(&base.config, &tensors, &settings.training, positions, seed)?
+            .with_activation_checkpointing(settings.activation_checkpointing);
         let mut parameters = Parameters::default();
         parameters.extend("body.", body.parameters())?;
         let mut take = |name: &str, trained: bool| match own.get(name) {
@@ -381,6 +405,26 @@ impl SequentialModel for LlmRecommender {
     fn max_history(&self) -> usize {
         self.settings.max_history
     }
+}
+
+fn item_table_device(own: &Tensors) -> Result<&Device> {
+    match own.get(ITEM_EMBEDDINGS) {
+        Some(items) => Ok(items.device()),
+        None => candle_core::bail!("{ITEM_EMBEDDINGS}: missing"),
+    }
+}
+
+/// The body's tensors in the number format that is asked for.
+fn cast(tensors: &Tensors, settings: &LlmSettings, device: &Device) -> Result<Tensors> {
+    let dtype = settings.body_dtype.dtype();
+    if dtype != DType::F32 && settings.training == BodyTraining::Full {
+        candle_core::bail!("all weights are trained, which takes body_dtype f32, found {dtype:?}");
+    }
+    if dtype == DType::BF16 && device.is_cpu() {
+        candle_core::bail!("body_dtype bf16 needs a GPU; use f32 on the CPU");
+    }
+    let cast = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_dtype(dtype)?));
+    tensors.iter().map(cast).collect()
 }
 
 fn index(values: Vec<u32>, device: &Device) -> Result<Tensor> {

@@ -225,6 +225,7 @@ pub(super) fn tiny_recommender(
         training,
         train_item_embeddings: false,
         activation_checkpointing: false,
+        body_dtype: super::recommender::BodyDtype::F32,
     };
     LlmRecommender::from_parts(&base, &own, &settings, 0).expect("recommender")
 }

@@ -1,6 +1,6 @@
 //! RMSNorm with a gradient.
 
-use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, D, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::simd::{dot, vectorized};
@@ -22,13 +22,16 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64, trained: bool) -> Result<
     }
 }
 
-/// The same in tensor operations.
+/// The same in tensor operations, computed in f32 whatever the number format of `x`.
 ///
 /// # Errors
 /// Shapes that do not fit.
 pub fn rms_norm_slow(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    let dtype = x.dtype();
+    let (x, weight) = (x.to_dtype(DType::F32)?, weight.to_dtype(DType::F32)?);
     let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?;
-    x.broadcast_div(&scale)?.broadcast_mul(weight)
+    let y = x.broadcast_div(&scale)?.broadcast_mul(&weight)?;
+    y.to_dtype(dtype)
 }
 
 #[inline(always)]

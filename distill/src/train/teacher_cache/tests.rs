@@ -130,7 +130,7 @@ fn assert_close(stored: &Tensor, live: &Tensor) {
 
 fn batches(data: &TrainingData) -> Vec<TrainingBatch> {
     (data.epoch(5, 1, 0).iter())
-        .map(|windows| data.batch(windows, &Device::Cpu).expect("batch"))
+        .map(|windows| data.batch(&windows, &Device::Cpu).expect("batch"))
         .collect()
 }
 

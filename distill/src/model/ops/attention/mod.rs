@@ -101,8 +101,10 @@ pub fn causal_attention_slow(
     let k = candle_nn::rotary_emb::rope_slow(&split(k, heads.key_value)?, &cos, &sin)?;
     let (k, v) = (repeat(k)?, repeat(split(v, heads.key_value)?)?);
     let scores = (q.contiguous()?.matmul(&k.t()?.contiguous()?)? * (heads.dim as f64).powf(-0.5))?;
-    let scores = scores.broadcast_add(&causal_mask(longest, device)?.to_dtype(dtype)?)?;
-    let out = candle_nn::ops::softmax(&scores, D::Minus1)?.matmul(&v.contiguous()?)?;
+    let scores = scores.to_dtype(DType::F32)?;
+    let scores = scores.broadcast_add(&causal_mask(longest, device)?)?;
+    let p = candle_nn::ops::softmax(&scores, D::Minus1)?.to_dtype(dtype)?;
+    let out = p.matmul(&v.contiguous()?)?;
     let out = out
         .transpose(1, 2)?
         .reshape((rows * longest, heads.query * heads.dim))?;

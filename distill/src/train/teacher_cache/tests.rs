@@ -187,7 +187,11 @@ impl SequentialModel for LastOnly {
         mode: Mode<'_>,
         state_layers: &[usize],
     ) -> candle_core::Result<ModelOutput> {
-        let output = self.0.forward(batch, mode, state_layers)?;
+        let output = self.0.forward(
+            &batch.clone().reading(crate::model::ReadAt::EveryItem),
+            mode,
+            state_layers,
+        )?;
         let last = |values: &Tensor| {
             let (histories, length, width) = values.dims3()?;
             let flat = values.reshape((histories * length, width))?;

@@ -2,10 +2,6 @@
 
 use std::process::ExitCode;
 
-/// Training allocates and frees large blocks all the time; mimalloc keeps their pages.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     slmrec_distill::cli::main()
 }

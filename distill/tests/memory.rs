@@ -27,7 +27,7 @@ const ITEMS: usize = 600;
 const DIM: usize = 32;
 const BATCH: usize = 12;
 /// Between plan and count: the plan leaves out what is small, and rounds up what varies.
-const FACTOR: f64 = 1.6;
+const FACTOR: f64 = 1.4;
 
 fn config(layers: usize) -> LlamaConfig {
     let json = serde_json::json!({

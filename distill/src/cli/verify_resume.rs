@@ -151,7 +151,7 @@ impl Verifier<'_> {
             let state = stage.dir_in(&work).join(STATE_DIR);
             let mut kills = Vec::new();
             while kills.is_empty() || (kills.len() < most && self.below(AGAIN) == 0) {
-                match self.to_a_random_instant(&work, &state)? {
+                match self.until_a_random_instant(&work, &state)? {
                     End::Killed(kill) => kills.push(kill),
                     End::Finished => break,
                 }
@@ -180,7 +180,7 @@ impl Verifier<'_> {
         self.check(status)
     }
 
-    fn to_a_random_instant(&mut self, work: &Path, state: &Path) -> anyhow::Result<End> {
+    fn until_a_random_instant(&mut self, work: &Path, state: &Path) -> anyhow::Result<End> {
         let share = f64::from(self.rng.next_u32()) / f64::from(u32::MAX);
         let instant = self.limit.mul_f64(share);
         let start = Instant::now();

@@ -97,27 +97,56 @@ fn kept_by_linear(shape: &DecoderShape, module: TargetModule, training: &BodyTra
     }
 }
 
-/// Values per token that one layer keeps for the backward pass.
-fn kept_by_layer(shape: &DecoderShape, training: &BodyTraining, with_dropout: bool) -> u64 {
+/// Values per token that adapters read through dropout in one layer; those that read the same input
+/// share a mask.
+fn dropped_by_layer(shape: &DecoderShape, training: &BodyTraining) -> u64 {
     use TargetModule::{DownProj, GateProj, KProj, OProj, QProj, UpProj, VProj};
+    let BodyTraining::Lora(lora) = training else {
+        return 0;
+    };
+    if lora.dropout <= 0.0 {
+        return 0;
+    }
+    let groups: [(&[TargetModule], u64); 4] = [
+        (&[QProj, KProj, VProj], shape.hidden),
+        (&[OProj], shape.query),
+        (&[GateProj, UpProj], shape.hidden),
+        (&[DownProj], shape.mlp),
+    ];
+    (groups.iter())
+        .filter(|(modules, _)| modules.iter().any(|m| lora.target_modules.contains(m)))
+        .map(|(_, width)| width)
+        .sum()
+}
+
+/// Values per token that the forward pass of one layer keeps.
+fn kept_by_layer(shape: &DecoderShape, training: &BodyTraining, with_dropout: bool) -> u64 {
     let linears = TargetModule::ALL.map(|module| kept_by_linear(shape, module, training));
     // Two norms, two sums of the residual stream, the attention and the SwiGLU.
     let rest = 4 * shape.hidden + shape.query + shape.mlp;
-    // A mask and what is left of the input, once for all adapters that read it.
-    let dropout = match training {
-        BodyTraining::Lora(lora) if with_dropout && lora.dropout > 0.0 => {
-            let read = |modules: &[TargetModule], width: u64| {
-                let any = modules.iter().any(|m| lora.target_modules.contains(m));
-                if any { 2 * width } else { 0 }
-            };
-            read(&[QProj, KProj, VProj], shape.hidden)
-                + read(&[OProj], shape.query)
-                + read(&[GateProj, UpProj], shape.hidden)
-                + read(&[DownProj], shape.mlp)
-        }
-        _ => 0,
+    // A mask and what is left of the input.
+    let dropout = match with_dropout {
+        true => 2 * dropped_by_layer(shape, training),
+        false => 0,
     };
     linears.iter().sum::<u64>() + rest + dropout
+}
+
+/// Values per token that the gradients of one layer keep until the optimizer has them: a gradient of
+/// a weight holds the gradient of the output that it was computed from, and a mask's gradient, which
+/// nobody reads, holds three tensors beside itself.
+fn kept_by_gradients(shape: &DecoderShape, training: &BodyTraining) -> u64 {
+    let linears = TargetModule::ALL.map(|module| {
+        let (_, outputs) = shape.linear(module);
+        match training {
+            BodyTraining::Full => outputs,
+            BodyTraining::Lora(lora) if lora.target_modules.contains(&module) => {
+                outputs + lora.r as u64
+            }
+            BodyTraining::Lora(_) | BodyTraining::Frozen => 0,
+        }
+    });
+    linears.iter().sum::<u64>() + 4 * dropped_by_layer(shape, training)
 }
 
 /// Values that all layers keep of `tokens` tokens. With `checkpointing` only the input of each layer
@@ -233,7 +262,7 @@ impl DecoderRun<'_> {
         let tokens = self.tokens(self.work.most_items, self.batch_size);
         let targets = target_positions(self.targets, self.work.most_items, self.batch_size);
         let trained_table = self.settings.train_item_embeddings;
-        let (teacher, distilled) = self.distilled(tokens, targets);
+        let (teacher, run, states) = self.distilled(tokens, targets);
         let heads = self.distillation.map_or(0, |(_, objective)| {
             if objective.lambda_ms > 0.0 {
                 objective.blocks as u64 - 1
@@ -247,13 +276,15 @@ impl DecoderRun<'_> {
             weights: F32 * count.total,
             optimizer: optimizer_bytes(count.trainable),
             teacher,
-            activations: F32 * (self.kept(tokens, targets) + distilled),
+            // The teacher's own values are gone when the backward pass begins.
+            activations: F32
+                * (self.kept(tokens, targets) + states + run.max(self.backward(tokens))),
             loss: one_loss + heads * kept_of_head,
             validation: self.validation(),
         }
     }
 
-    /// Values that the student keeps, and the largest gradients of its backward pass.
+    /// Values that a forward pass keeps.
     fn kept(&self, tokens: u64, targets: u64) -> u64 {
         let (shape, dim) = (&self.shape, self.items.1);
         let kept = kept_by_layer(shape, &self.settings.training, true);
@@ -261,14 +292,28 @@ impl DecoderRun<'_> {
         // Items looked up, projected, shifted and put among the prompt; the final norm.
         let around = tokens * (dim + 5 * shape.hidden);
         let read = self.read_positions(self.batch_size) * (shape.hidden + dim) + targets * dim;
-        let backward = tokens * (4 * shape.mlp + 4 * shape.hidden);
-        layers + around + read + backward
+        layers + around + read
     }
 
-    /// Bytes of the teacher's weights, and values that teacher and alignment add to a step.
-    fn distilled(&self, tokens: u64, targets: u64) -> (u64, u64) {
+    /// Values that the backward pass adds: what the gradients keep, a layer's gradients on their
+    /// way, and two more of each parameter's (the zeros that it is added to, and the product).
+    fn backward(&self, tokens: u64) -> u64 {
+        let (shape, dim) = (&self.shape, self.items.1);
+        let kept = kept_by_gradients(shape, &self.settings.training);
+        let layers = match self.checkpointing {
+            true => 1,
+            false => shape.layers,
+        };
+        let on_their_way = 2 * shape.mlp + 2 * shape.hidden;
+        tokens * (layers * kept + on_their_way + shape.hidden + dim)
+            + 2 * self.parameters().trainable
+    }
+
+    /// Bytes of the teacher's weights, values of its forward pass, and values that the alignment
+    /// adds to a step.
+    fn distilled(&self, tokens: u64, targets: u64) -> (u64, u64, u64) {
         let Some((teacher, objective)) = &self.distillation else {
-            return (0, 0);
+            return (0, 0, 0);
         };
         let dim = self.items.1;
         let around = 2 * teacher.hidden * dim + teacher.hidden + self.table();
@@ -280,7 +325,7 @@ impl DecoderRun<'_> {
         // differences of the two terms.
         let (hidden, taught) = (self.shape.hidden, teacher.hidden);
         let states = blocks * (read * (hidden + taught) + targets * (6 * hidden + 2 * taught));
-        (weights, run + states)
+        (weights, run, states)
     }
 
     /// Bytes of a batch of the validation.

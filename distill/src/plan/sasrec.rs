@@ -56,17 +56,27 @@ impl SasRecRun<'_> {
         let count = self.parameters();
         let rows = self.batch_size;
         let targets = target_positions(self.targets, self.work.most_items, rows);
-        // The item table's gradient comes from the input, too, and is summed into a new tensor.
-        let table = 2 * (self.items + 1) * d;
+        // A gradient is added to zeros, and both stay beside the sum.
+        let gradients = 2 * count.trainable + self.kept_by_masks(rows);
         Memory {
             weights: F32 * count.total,
             optimizer: optimizer_bytes(count.trainable),
             teacher: 0,
-            activations: F32 * (self.kept(rows, true) + targets * d + table),
+            activations: F32 * (self.kept(rows, true) + targets * d + gradients),
             loss: catalog_loss_bytes(targets, self.items, d, true),
             validation: F32
                 * (self.kept(EVALUATED_AT_ONCE, false) + self.items * d + 256 * self.items),
         }
+    }
+
+    /// Values that the gradients of dropout masks keep, which nobody reads: four of each.
+    fn kept_by_masks(&self, rows: u64) -> u64 {
+        let (d, inner, heads, layers) = self.sizes();
+        if self.settings.dropout <= 0.0 {
+            return 0;
+        }
+        let length = self.work.longest.max(1);
+        4 * rows * length * (layers * (heads * length + inner + 2 * d) + d)
     }
 
     /// Values that a forward pass keeps of so many histories of the greatest length.

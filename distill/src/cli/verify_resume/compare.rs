@@ -53,7 +53,8 @@ impl Outputs {
             .cloned()
             .collect();
         // A number is written with as many digits as it takes, so equal text is equal bits.
-        if self.figures.to_string() != other.figures.to_string() {
+        let (ours, theirs) = (self.figures.to_string(), other.figures.to_string());
+        if ours != theirs {
             different.push("figures of stage.json".to_owned());
         }
         different.sort_unstable();

@@ -5,6 +5,7 @@ use slmrec_core::Dataset;
 use slmrec_core::history::newest;
 
 use super::super::PipelineError;
+use super::super::settings::{LayerChoice, StudentStart};
 use super::teach::base_path;
 use super::{Context, seeded};
 use crate::model::base::BaseHeader;
@@ -13,7 +14,7 @@ use crate::plan::decoder::{DecoderRun, DecoderShape};
 use crate::plan::machine::Free;
 use crate::plan::sasrec::SasRecRun;
 use crate::plan::{StagePlan, Time, Work};
-use crate::train::{DistillSettings, TrainSettings, TrainingData};
+use crate::train::{DistillSettings, Targets, TrainError, TrainSettings, TrainingData};
 
 /// The stages that train, by the name in their record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,14 +108,8 @@ fn plan(
         TrainingRun::Pretrain => sasrec(context, dataset),
         TrainingRun::Teach => {
             let section = &settings.teach;
-            decoder(
-                context,
-                dataset,
-                "teach",
-                section.layers,
-                &section.train,
-                None,
-            )
+            let layers = (section.layers, section.layer_choice);
+            decoder(context, dataset, "teach", layers, &section.train, None)
         }
         TrainingRun::CeOnly | TrainingRun::Distill => {
             let section = &settings.distill;
@@ -122,8 +117,13 @@ fn plan(
                 TrainingRun::Distill => ("distill", Some(&section.objective)),
                 _ => ("ce-only", None),
             };
-            let train = &section.train;
-            decoder(context, dataset, name, section.layers, train, objective)
+            // Layers of the teacher are layers of the base, too, in the number that it has of them.
+            let choice = match section.start {
+                StudentStart::Base => section.layer_choice,
+                StudentStart::Teacher => LayerChoice::First,
+            };
+            let layers = (section.layers, choice);
+            decoder(context, dataset, name, layers, &section.train, objective)
         }
     }
 }
@@ -149,13 +149,16 @@ fn sasrec(context: &Context<'_>, dataset: &Dataset) -> Result<StagePlan, Pipelin
         &data,
         work,
     );
-    Ok(StagePlan {
+    let plan = StagePlan {
         stage: "pretrain",
         parameters: run.parameters(),
         work,
         memory: run.memory(),
         disk: run.disk(),
-        time: timed(context, || calibration::sasrec(&subject, &section.model))?,
+        time: None,
+    };
+    timed(context, plan, || {
+        calibration::sasrec(&subject, &section.model)
     })
 }
 
@@ -163,12 +166,15 @@ fn decoder(
     context: &Context<'_>,
     dataset: &Dataset,
     stage: &'static str,
-    layers: usize,
+    (layers, choice): (usize, LayerChoice),
     train: &TrainSettings,
     objective: Option<&DistillSettings>,
 ) -> Result<StagePlan, PipelineError> {
     let settings = &context.settings;
-    let header = BaseHeader::read(&base_path(context)?, &settings.prompt_text())?;
+    let base = base_path(context)?;
+    let header = BaseHeader::read(&base, &settings.prompt_text())?;
+    let available = header.config.num_hidden_layers;
+    choice.select(layers).resolve(available, &base)?;
     let item_dim = settings.pretrain.model.hidden_size;
     let max_history = settings.model.max_history;
     let train = seeded(train, context);
@@ -200,18 +206,19 @@ fn decoder(
         distillation: objective.map(|objective| (settings.teach.layers, objective)),
     };
     let positions = match train.targets {
-        crate::train::Targets::All => data.windows().map(|w| w.len as u64 - 1).sum(),
-        crate::train::Targets::Last => data.len() as u64,
+        Targets::All => data.windows().map(|w| w.len as u64 - 1).sum(),
+        Targets::Last => data.len() as u64,
     };
     let subject = subject(context, dataset, max_history, &train, &data, work);
-    Ok(StagePlan {
+    let plan = StagePlan {
         stage,
         parameters: run.parameters(),
         work,
         memory: run.memory(),
         disk: run.disk(positions),
-        time: timed(context, || calibration::decoder(&subject, &llm))?,
-    })
+        time: None,
+    };
+    timed(context, plan, || calibration::decoder(&subject, &llm))
 }
 
 fn subject<'a>(
@@ -233,12 +240,14 @@ fn subject<'a>(
     }
 }
 
+/// Adds the time, where it is wanted and where the few steps would have room.
 fn timed(
     context: &Context<'_>,
-    measure: impl FnOnce() -> Result<Time, crate::train::TrainError>,
-) -> Result<Option<Time>, PipelineError> {
-    Ok(match context.settings.plan.calibrate {
-        true => Some(measure()?),
-        false => None,
-    })
+    mut plan: StagePlan,
+    measure: impl FnOnce() -> Result<Time, TrainError>,
+) -> Result<StagePlan, PipelineError> {
+    if context.settings.plan.calibrate && misfits(context, std::slice::from_ref(&plan)).is_empty() {
+        plan.time = Some(measure()?);
+    }
+    Ok(plan)
 }

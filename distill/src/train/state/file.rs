@@ -73,7 +73,7 @@ fn header(progress: &Progress, tensors: &[Entry<'_>]) -> io::Result<Vec<u8>> {
     let mut offset = 0;
     for (name, tensor) in tensors {
         let end = offset + tensor.data_len();
-        let dtype: Dtype = tensor.dtype().into();
+        let dtype: Dtype = tensor.dtype();
         let info = serde_json::json!({
             "dtype": dtype, "shape": tensor.dims(), "data_offsets": [offset, end],
         });

@@ -64,13 +64,20 @@ fn main() -> Result<(), Box<dyn Error>> {
             return Err(format!("the stage {stage} failed").into());
         }
         for line in String::from_utf8(output.stdout)?.lines() {
-            let figure: (String, String, f64) = serde_json::from_str(line)?;
-            rows.push(judged(Row::new(figure.0, figure.1, figure.2)));
+            let (case, metric, ours, peer): Figure = serde_json::from_str(line)?;
+            let row = Row::new(case, metric, ours);
+            rows.push(judged(match peer {
+                Some((peer, theirs)) => row.against(peer, theirs),
+                None => row,
+            }));
         }
     }
     println!("{}", to_json(&rows)?);
     Ok(())
 }
+
+/// Case, metric and value; a peer and its value.
+type Figure = (String, String, f64, Option<(String, f64)>);
 
 /// The one figure that has a goal.
 fn judged(row: Row) -> Row {
@@ -145,7 +152,11 @@ fn peak_mb() -> Result<f64, Box<dyn Error>> {
 
 /// A row for the parent process.
 fn figure(case: &str, metric: &str, value: f64) -> Result<(), Box<dyn Error>> {
-    println!("{}", serde_json::to_string(&(case, metric, value))?);
+    print_figure((case.to_owned(), metric.to_owned(), value, None))
+}
+
+fn print_figure(figure: Figure) -> Result<(), Box<dyn Error>> {
+    println!("{}", serde_json::to_string(&figure)?);
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use slmrec_distill::model::parameters::normal;
 use slmrec_distill::train::losses::catalog;
 use slmrec_tests::bench::Samples;
 
-use super::{cpu_seconds, figure};
+use super::{cpu_seconds, figure, print_figure};
 
 const WIDTH: usize = 128;
 /// Rows, items, and how often each form runs.
@@ -44,14 +44,17 @@ pub(crate) fn losses() -> Result<(), Box<dyn Error>> {
                     times.push(cpu_seconds()? - before);
                 }
             }
+            let [ours, theirs] = times.map(|times| Samples::new(times).median());
+            let case = format!("cross-entropy, {rows} rows, {items} items, {kind} table");
+            let peer = Some((forms[1].0.to_owned(), theirs * 1e3));
+            print_figure((case.clone(), "ms CPU, median".to_owned(), ours * 1e3, peer))?;
             let products = if kind == "trained" { 3.0 } else { 2.0 };
             let work = 2.0 * products * (rows * items * WIDTH) as f64;
-            for ((form, _), times) in forms.iter().zip(times) {
-                let median = Samples::new(times).median();
-                let case = format!("{rows} rows, {items} items, {kind} table, {form}");
-                figure(&case, "ms CPU", median * 1e3)?;
-                figure(&case, "ns a product of 1000", 1e12 * median / work)?;
-            }
+            figure(
+                &case,
+                "ns for 1000 operations of products",
+                1e12 * ours / work,
+            )?;
         }
     }
     Ok(())

@@ -67,6 +67,12 @@ fn printed_settings_are_a_settings_file() {
     let again = stdout(&run(dir.path(), &["settings", "--config", "p.toml"]));
     assert_eq!(again, printed);
     assert!(printed.contains("layers = 2"));
+    let sampled = "pretrain.train.catalog_loss={sampled={negatives=7}}";
+    let printed = stdout(&run(dir.path(), &["settings", "--set", sampled]));
+    std::fs::write(dir.path().join("p.toml"), &printed).expect("file");
+    let again = stdout(&run(dir.path(), &["settings", "--config", "p.toml"]));
+    assert_eq!(again, printed);
+    assert!(printed.contains("negatives = 7"));
 }
 
 #[test]

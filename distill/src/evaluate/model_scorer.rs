@@ -19,7 +19,7 @@ pub struct ModelScorer<'a> {
 }
 
 impl<'a> ModelScorer<'a> {
-    /// Takes the model's item embeddings as they are now: make a new scorer after a training step.
+    /// Scores by the model's item embeddings: make a new scorer after a training step.
     ///
     /// # Errors
     /// Embeddings that are not `[N + 1, D]`.
@@ -97,8 +97,7 @@ fn catalog_of(model: &dyn SequentialModel) -> Result<Tensor> {
     embeddings
         .narrow(0, 1, rows.saturating_sub(1))?
         .to_dtype(DType::F32)?
-        .t()?
-        .contiguous()
+        .t() // no copy: a large table need not be in memory twice
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ const POLYNOMIAL: [f32; 6] = [
     8.333_452e-3,
     4.166_579_6e-2,
     1.666_666_5e-1,
-    5.000_000_1e-1,
+    5e-1,
 ];
 /// Below this the result rounds to 0.
 const LOWEST: f32 = -104.0;

@@ -75,7 +75,7 @@ fn taken<T>(work: impl FnOnce() -> T) -> (u64, T) {
 /// The peak of two steps on the largest batch, the optimizer's moments and the best values included.
 fn step(model: &dyn SequentialModel, objective: &dyn Objective, data: &TrainingData) -> u64 {
     let mut largest: Vec<usize> = (0..data.len()).collect();
-    largest.sort_by_key(|&window| std::cmp::Reverse(data.windows()[window].len));
+    largest.sort_by_key(|&window| std::cmp::Reverse(data.window(window).len));
     let (bytes, ()) = taken(|| {
         let mut parameters = Parameters::default();
         parameters

@@ -25,8 +25,6 @@ use slmrec_distill::pipeline::resources::{peak_memory, reset_peak_memory};
 use slmrec_tests::bench::{Row, to_json};
 
 /// The program's own allocator, as in `slmrec-distill`.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USERS: u32 = 1_200_000;
 const STAGES: [&str; 6] = ["prepare", "read", "full", "sampled", "validation", "losses"];

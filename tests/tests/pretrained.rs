@@ -148,7 +148,7 @@ fn real_weights_in_a_checkpoint_are_the_model() {
         };
         model
             .body()
-            .forward(&embeddings, segments, &mut Mode::Eval, &[])
+            .forward(&embeddings, segments, None, &mut Mode::Eval, &[])
             .expect("forward")
             .0
     };

@@ -2,7 +2,7 @@
 //!
 //! The formulas follow `model::llama` operation by operation: candle keeps the result of every
 //! operation for as long as the loss lives. Who changes what an operation keeps changes
-//! [`kept_by_linear`] or [`kept_by_layer`]; the test `memory` holds them against counted bytes.
+//! [`kept_by_layer`] or [`working_of_layer`]; the test `memory` holds them against counted bytes.
 
 use slmrec_export::checkpoint::LlamaConfig;
 
@@ -16,9 +16,6 @@ use slmrec_core::manifest::Readout;
 
 /// Histories of one forward pass of the evaluation, as `evaluate::model_scorer` has it.
 const EVALUATED_AT_ONCE: u64 = 64;
-/// Whether forward passes of evaluation and teacher keep their values as if for a backward pass:
-/// they do while the projections around the body are variables.
-const EVALUATION_KEEPS_VALUES: bool = true;
 
 /// Widths and depth of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,68 +82,20 @@ impl DecoderShape {
     }
 }
 
-/// Values per token that a linear layer keeps.
-fn kept_by_linear(shape: &DecoderShape, module: TargetModule, training: &BodyTraining) -> u64 {
-    let (_, outputs) = shape.linear(module);
-    match training {
-        // The frozen product, the adapter's at both ends and scaled in the middle, and the sum.
-        BodyTraining::Lora(lora) if lora.target_modules.contains(&module) => {
-            3 * outputs + 2 * lora.r as u64
-        }
-        _ => outputs,
-    }
-}
-
-/// Values per token that adapters read through dropout in one layer; those that read the same input
-/// share a mask.
-fn dropped_by_layer(shape: &DecoderShape, training: &BodyTraining) -> u64 {
-    use TargetModule::{DownProj, GateProj, KProj, OProj, QProj, UpProj, VProj};
-    let BodyTraining::Lora(lora) = training else {
-        return 0;
+/// Values per token that a fused layer keeps for its backward pass: its output, rotated queries and
+/// keys, values, attention's result, the residual stream after attention, gate and up, and what the
+/// adapters' first matrices gave.
+fn kept_by_layer(shape: &DecoderShape, training: &BodyTraining) -> u64 {
+    let ranks = match training {
+        BodyTraining::Lora(lora) => (lora.r * lora.target_modules.len()) as u64,
+        BodyTraining::Full | BodyTraining::Frozen => 0,
     };
-    if lora.dropout <= 0.0 {
-        return 0;
-    }
-    let groups: [(&[TargetModule], u64); 4] = [
-        (&[QProj, KProj, VProj], shape.hidden),
-        (&[OProj], shape.query),
-        (&[GateProj, UpProj], shape.hidden),
-        (&[DownProj], shape.mlp),
-    ];
-    (groups.iter())
-        .filter(|(modules, _)| modules.iter().any(|m| lora.target_modules.contains(m)))
-        .map(|(_, width)| width)
-        .sum()
+    2 * shape.hidden + 2 * shape.query + 2 * shape.key_value + 2 * shape.mlp + ranks
 }
 
-/// Values per token that the forward pass of one layer keeps.
-fn kept_by_layer(shape: &DecoderShape, training: &BodyTraining, with_dropout: bool) -> u64 {
-    let linears = TargetModule::ALL.map(|module| kept_by_linear(shape, module, training));
-    // Two norms, two sums of the residual stream, the attention and the SwiGLU.
-    let rest = 4 * shape.hidden + shape.query + shape.mlp;
-    // A mask and what is left of the input.
-    let dropout = match with_dropout {
-        true => 2 * dropped_by_layer(shape, training),
-        false => 0,
-    };
-    linears.iter().sum::<u64>() + rest + dropout
-}
-
-/// Values per token that the gradients of one layer keep until the optimizer has them: a gradient of
-/// a weight holds the gradient of the output that it was computed from, and a mask's gradient, which
-/// nobody reads, holds three tensors beside itself.
-fn kept_by_gradients(shape: &DecoderShape, training: &BodyTraining) -> u64 {
-    let linears = TargetModule::ALL.map(|module| {
-        let (_, outputs) = shape.linear(module);
-        match training {
-            BodyTraining::Full => outputs,
-            BodyTraining::Lora(lora) if lora.target_modules.contains(&module) => {
-                outputs + lora.r as u64
-            }
-            BodyTraining::Lora(_) | BodyTraining::Frozen => 0,
-        }
-    });
-    linears.iter().sum::<u64>() + 4 * dropped_by_layer(shape, training)
+/// Values per token that one layer holds besides while it runs, forward or backward.
+fn working_of_layer(shape: &DecoderShape) -> u64 {
+    3 * shape.mlp + 4 * shape.hidden
 }
 
 /// Values that all layers keep of `tokens` tokens. With `checkpointing` only the input of each layer
@@ -159,10 +108,9 @@ fn kept_by_layers(shape: &DecoderShape, kept: u64, tokens: u64, checkpointing: b
     }
 }
 
-/// Values that an evaluating forward pass holds of `tokens` tokens.
+/// Values that an evaluating forward pass holds of `tokens` tokens: one layer's at a time.
 fn held_in_evaluation(shape: &DecoderShape, training: &BodyTraining, tokens: u64) -> u64 {
-    let kept = kept_by_layer(shape, training, false);
-    kept_by_layers(shape, kept, tokens, !EVALUATION_KEEPS_VALUES)
+    tokens * (kept_by_layer(shape, training) + shape.mlp + shape.hidden)
 }
 
 /// A language-model recommender and its training.
@@ -287,7 +235,7 @@ impl DecoderRun<'_> {
     /// Values that a forward pass keeps.
     fn kept(&self, tokens: u64, targets: u64) -> u64 {
         let (shape, dim) = (&self.shape, self.items.1);
-        let kept = kept_by_layer(shape, &self.settings.training, true);
+        let kept = kept_by_layer(shape, &self.settings.training);
         let layers = kept_by_layers(shape, kept, tokens, self.checkpointing);
         // Items looked up, projected, shifted and put among the prompt; the final norm.
         let around = tokens * (dim + 5 * shape.hidden);
@@ -295,17 +243,11 @@ impl DecoderRun<'_> {
         layers + around + read
     }
 
-    /// Values that the backward pass adds: what the gradients keep, a layer's gradients on their
-    /// way, and two more of each parameter's (the zeros that it is added to, and the product).
+    /// Values that the backward pass adds: a layer's on their way, and two more of each
+    /// parameter's (a layer's flat vector and its gradient).
     fn backward(&self, tokens: u64) -> u64 {
         let (shape, dim) = (&self.shape, self.items.1);
-        let kept = kept_by_gradients(shape, &self.settings.training);
-        let layers = match self.checkpointing {
-            true => 1,
-            false => shape.layers,
-        };
-        let on_their_way = 2 * shape.mlp + 2 * shape.hidden;
-        tokens * (layers * kept + on_their_way + shape.hidden + dim)
+        tokens * (working_of_layer(shape) + 2 * shape.hidden + dim)
             + 2 * self.parameters().trainable
     }
 
@@ -334,9 +276,9 @@ impl DecoderRun<'_> {
         let longest = self.work.longest + 1;
         let tokens = self.tokens(rows * longest, rows);
         let held = held_in_evaluation(&self.shape, &self.settings.training, tokens);
-        let around = tokens * (2 * self.items.1 + 5 * self.shape.hidden);
-        // The catalog turned around, and the scores of 256 users.
-        F32 * (held + around + self.table() + 256 * self.items.0)
+        let around = tokens * (self.items.1 + 2 * self.shape.hidden);
+        // Scores of 256 users.
+        F32 * (held + around + 256 * self.items.0)
     }
 
     /// Bytes on disk.
@@ -386,7 +328,7 @@ mod tests {
     fn checkpointing_keeps_one_layer_and_the_inputs() {
         let shape = shape(24);
         let lora = BodyTraining::Lora(LoraSettings::default());
-        let kept = kept_by_layer(&shape, &lora, true);
+        let kept = kept_by_layer(&shape, &lora);
         let all = kept_by_layers(&shape, kept, 1000, false);
         let few = kept_by_layers(&shape, kept, 1000, true);
         assert_eq!(all, 24 * kept * 1000);

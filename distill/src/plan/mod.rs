@@ -19,10 +19,10 @@ use machine::Free;
 pub(crate) const F32: u64 = 4;
 /// Bytes of an f16.
 const F16: u64 = 2;
-/// Logits that a loss over the catalog holds at once, as `train::losses::catalog` has it.
-const BLOCK_LOGITS: u64 = 1 << 22;
-/// Tensors of the size of that block: logits, probabilities, and one on the way between them.
-const BLOCK_COPIES: u64 = 3;
+/// Most exponentials that the loss over a trained catalog keeps for the table's gradient (64 MiB).
+const BLOCK_LOGITS: u64 = 1 << 24;
+/// Logits of one tile of the loss over the catalog.
+const TILE_LOGITS: u64 = 256 * 1024;
 /// Generations of the state on disk: two, and the one that is being written.
 const STATES_ON_DISK: u64 = 3;
 
@@ -137,10 +137,13 @@ pub(crate) fn optimizer_bytes(trainable: u64) -> u64 {
 /// A loss over `rows` user vectors of size `dim` and `items` items, in bytes. The item table's own
 /// gradient is there when it is trained.
 pub(crate) fn catalog_loss_bytes(rows: u64, items: u64, dim: u64, trained: bool) -> u64 {
-    let block = rows.saturating_mul(items).min(BLOCK_LOGITS.max(items));
+    // A trained table has exponentials kept for its gradient, and the gradient twice.
+    let block = rows
+        .saturating_mul(items)
+        .min(if trained { BLOCK_LOGITS } else { TILE_LOGITS });
     let vectors = 4 * rows.saturating_mul(dim);
-    let table = if trained { 3 * items * dim } else { 0 };
-    F32 * (BLOCK_COPIES * block + vectors + table)
+    let table = if trained { 2 * items * dim } else { 0 };
+    F32 * (block + vectors + table)
 }
 
 /// Bytes of a teacher cache: `blocks` states of `hidden` values and a user vector of `dim` values,

@@ -185,8 +185,7 @@ fn decoder(
         stage,
         shape: shape(layers),
         settings: &settings.model,
-        // The settings have no such choice yet.
-        checkpointing: false,
+        checkpointing: settings.model.activation_checkpointing,
         items: (dataset.num_items() as u64, item_dim as u64),
         prompt: (
             header.prompt.prefix_tokens.len() as u64,

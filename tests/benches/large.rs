@@ -24,8 +24,6 @@ use slmrec_distill::data::{self, PrepareSettings};
 use slmrec_distill::pipeline::resources::{peak_memory, reset_peak_memory};
 use slmrec_tests::bench::{Row, to_json};
 
-/// The program's own allocator, as in `slmrec-distill`.
-
 const USERS: u32 = 1_200_000;
 const STAGES: [&str; 6] = ["prepare", "read", "full", "sampled", "validation", "losses"];
 /// Most memory that preparing may take, in MB.

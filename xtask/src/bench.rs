@@ -3,8 +3,10 @@
 //! A bench is a `cargo bench` target without the test harness. It prints a JSON list of rows on
 //! stdout (`slmrec_tests::bench` has the type and the timing); whatever it says on stderr is shown.
 
+use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
@@ -12,6 +14,10 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 
 use crate::{process, setup, workspace};
+
+/// Chooses the Python that `bench train` compares with.
+const PYTHON_VARIABLE: &str = "SLMREC_BENCH_PYTHON";
+const PACKAGES: [&str; 3] = ["torch==2.15.0", "transformers==5.23.0", "peft==0.21.2"];
 
 /// Run the benches in `tests/benches` and compare us with our peers
 #[derive(Debug, clap::Args)]
@@ -66,6 +72,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             ])
             .env(setup::DYLIB_VARIABLE, &library)
             .env("ORT_DISABLE_TELEMETRY", "1");
+        if name == "train" {
+            cargo.env(PYTHON_VARIABLE, python()?);
+        }
         eprintln!("bench {name}");
         rows.extend(
             parse(&process::stdout_of(&mut cargo)?).with_context(|| format!("bench {name}"))?,
@@ -76,6 +85,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Format::Table => println!("{}", table(&rows)),
     }
     Ok(())
+}
+
+/// A Python with PyTorch, transformers and peft: the one that the environment names, or a private
+/// one that is made here.
+fn python() -> Result<PathBuf> {
+    if let Some(chosen) = env::var_os(PYTHON_VARIABLE) {
+        return Ok(chosen.into());
+    }
+    let folder = workspace::root().join(".slmrec/bench-python");
+    let python = folder.join("bin/python");
+    let ready = folder.join("ready");
+    if !ready.is_file() {
+        eprintln!("bench train: installing {} with pip", PACKAGES.join(", "));
+        process::run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+        process::run(
+            Command::new(&python)
+                .args(["-m", "pip", "install", "--quiet"])
+                .args(PACKAGES),
+        )?;
+        fs::write(&ready, "").with_context(|| ready.display().to_string())?;
+    }
+    Ok(python)
 }
 
 fn all_names(folder: &Path) -> Result<Vec<String>> {

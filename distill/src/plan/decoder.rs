@@ -332,6 +332,7 @@ mod tests {
         let all = kept_by_layers(&shape, kept, 1000, false);
         let few = kept_by_layers(&shape, kept, 1000, true);
         assert_eq!(all, 24 * kept * 1000);
-        assert!(few * 10 < all, "{few} of {all}");
+        assert_eq!(few, (24 * 576 + kept) * 1000);
+        assert!(few * 7 < all, "{few} of {all}");
     }
 }

@@ -4,7 +4,7 @@
 //! respect to user vectors and item embeddings, so that the logits can be dropped at once: memory is
 //! that of one block, whatever the batch. Row 0 of the embeddings is padding and never a candidate.
 //!
-//! The cross-entropy in f32 on the CPU is [`linear_cross_entropy`](super::linear_cross_entropy); what
+//! The cross-entropy in f32 on the CPU is [`linear_cross_entropy`]; what
 //! is written in tensor operations here serves the other devices and types.
 
 use candle_core::{CpuStorage, D, DType, Result, Storage, Tensor};

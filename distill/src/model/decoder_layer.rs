@@ -248,6 +248,10 @@ impl DecoderLayer {
         }
     }
 
+    pub(super) fn is_fused(&self) -> bool {
+        self.fused.is_some()
+    }
+
     pub(super) fn norms(&self) -> [(&'static str, &RmsNorm); 2] {
         [
             ("input_layernorm", &self.input_layernorm),

@@ -100,17 +100,29 @@ impl LlamaBody {
     }
 
     /// Keeps only the inputs of the layers while training and computes the rest again in the
-    /// backward pass (activation checkpointing), where the fused layer runs. The result is the same.
-    #[must_use]
-    pub fn with_activation_checkpointing(mut self, on: bool) -> Self {
+    /// backward pass (activation checkpointing). The result is the same.
+    ///
+    /// # Errors
+    /// Weights that the fused layer does not run on, since no other can do it.
+    pub fn with_activation_checkpointing(mut self, on: bool) -> Result<Self> {
+        if on && !self.layers.iter().all(DecoderLayer::is_fused) {
+            let weight = &self.norm.weight;
+            candle_core::bail!(
+                "activation_checkpointing needs a body in f32 on the CPU, found {:?} on {:?}; \
+                 set it to false",
+                weight.dtype(),
+                weight.device().location()
+            );
+        }
         self.recompute = on;
-        self
+        Ok(self)
     }
 
-    /// Runs packed embeddings `[tokens, H]` in the number format of its weights. Returns the states after the final norm of the tokens
-    /// that are read (`reads`, ascending; `None` for all) `[reads, H]`, and one state per entry of
-    /// `state_layers`, as [`super::SequentialModel::forward`] says: after the last layer at the
-    /// tokens that are read, after inner layers at all; all in f32.
+    /// Runs packed embeddings `[tokens, H]` in the number format of its weights. Returns the states
+    /// after the final norm of the tokens that are read (`reads`, ascending; `None` for all)
+    /// `[reads, H]`, and one state per entry of `state_layers`, as
+    /// [`super::SequentialModel::forward`] says: after the last layer at the tokens that are read,
+    /// after inner layers at all; all in f32.
     ///
     /// # Errors
     /// Shapes that do not fit, or a layer number outside `1..=L`.

@@ -58,7 +58,7 @@ pub struct LlmSettings {
     /// Whether the item embeddings are trained too.
     pub train_item_embeddings: bool,
     /// Whether training keeps only the inputs of the decoder layers and computes the rest again in
-    /// the backward pass: less memory, about a third more time, the same result.
+    /// the backward pass: less memory, more time, the same result. For f32 on the CPU only.
     pub activation_checkpointing: bool,
     /// Number format of the frozen body.
     pub body_dtype: BodyDtype,
@@ -154,7 +154,7 @@ impl LlmRecommender {
             prompt.prefix_tokens.len() + settings.max_history + prompt.suffix_tokens.len();
         let tensors = cast(&base.tensors, settings, item_table_device(own)?)?;
         let body = LlamaBody::new(&base.config, &tensors, &settings.training, positions, seed)?
-            .with_activation_checkpointing(settings.activation_checkpointing);
+            .with_activation_checkpointing(settings.activation_checkpointing)?;
         let mut parameters = Parameters::default();
         parameters.extend("body.", body.parameters())?;
         let mut take = |name: &str, trained: bool| match own.get(name) {

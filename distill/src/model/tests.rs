@@ -12,8 +12,8 @@ use super::base::PretrainedBase;
 use super::llama::{LlamaBody, Tensors};
 use super::lora::{BodyTraining, LoraSettings};
 use super::ops::attention::Segments;
-use super::recommender::{LlmRecommender, LlmSettings};
-use super::{HistoryBatch, MaskRng, Mode, SequentialModel};
+use super::recommender::{BodyDtype, LlmRecommender, LlmSettings};
+use super::{HistoryBatch, MaskRng, Mode, ReadAt, SequentialModel};
 
 /// f32 sums in another order, over three layers: absolute, on values of order 1 to 10.
 pub(super) const FORWARD_TOLERANCE: f32 = 2e-5;
@@ -225,7 +225,7 @@ pub(super) fn tiny_recommender(
         training,
         train_item_embeddings: false,
         activation_checkpointing: false,
-        body_dtype: super::recommender::BodyDtype::F32,
+        body_dtype: BodyDtype::F32,
     };
     LlmRecommender::from_parts(&base, &own, &settings, 0).expect("recommender")
 }
@@ -235,6 +235,99 @@ const FORMS: [(&str, Readout, (usize, usize)); 3] = [
     ("response", Readout::Response, (3, 2)),
     ("bare", Readout::Item, (0, 0)),
 ];
+
+#[test]
+fn reading_the_last_item_only_changes_nothing_there() {
+    for (name, readout, prompt) in FORMS {
+        let model = tiny_recommender(readout, prompt, BodyTraining::Full);
+        let histories = batch(&HISTORIES);
+        let (rows, longest) = histories.items.dims2().expect("[B, S]");
+        let run = |histories: &HistoryBatch| {
+            let out = model
+                .forward(histories, Mode::Eval, &[1, 3])
+                .expect("forward");
+            [
+                out.user_vectors,
+                out.states[0].clone(),
+                out.states[1].clone(),
+            ]
+        };
+        let everywhere = run(&histories);
+        let last = run(&histories.clone().reading(ReadAt::LastItem));
+        let at = histories.last_positions().expect("positions");
+        for (all, last) in everywhere.iter().zip(&last) {
+            let width = all.dims()[2];
+            let all = match readout {
+                Readout::Item => (all.reshape((rows * longest, width)))
+                    .and_then(|flat| flat.index_select(&at, 0)?.unsqueeze(1))
+                    .expect("last"),
+                Readout::Response => all.clone(),
+            };
+            assert!(largest_difference(&all, last) < FORWARD_TOLERANCE, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_body_in_16_bits_is_nearly_that_in_32() {
+    let lora = BodyTraining::Lora(LoraSettings {
+        dropout: 0.0,
+        ..LoraSettings::default()
+    });
+    let with = |dtype: BodyDtype, device_checkpointing: bool| {
+        let model = tiny_recommender(Readout::Item, (3, 0), lora.clone());
+        let base = PretrainedBase::random(&tiny_config(), 0, &Device::Cpu).expect("base");
+        let own = model.own_tensors().expect("own tensors");
+        let settings = LlmSettings {
+            training: lora.clone(),
+            body_dtype: dtype,
+            activation_checkpointing: device_checkpointing,
+            ..LlmSettings::default()
+        };
+        LlmRecommender::from_parts(&base, &own, &settings, 0)
+    };
+    let figures = |model: &LlmRecommender| {
+        let mut rng = MaskRng::new(1, 1);
+        let out = (model.forward(&batch(&HISTORIES), Mode::Train(&mut rng), &[])).expect("forward");
+        let loss = out
+            .user_vectors
+            .sqr()
+            .and_then(|x| x.mean_all())
+            .expect("loss");
+        let gradients = loss.backward().expect("backward");
+        let gradient = |name: &str| {
+            let var = model.parameters().get(name).expect(name);
+            gradients.get(var).expect(name).clone()
+        };
+        // The adapters' first matrices have none yet: the second ones are zero.
+        (
+            out.user_vectors,
+            gradient("body.model.layers.1.mlp.up_proj.lora_B.weight"),
+        )
+    };
+    let (exact, half) = (
+        figures(&with(BodyDtype::F32, false).expect("f32")),
+        figures(&with(BodyDtype::F16, false).expect("f16")),
+    );
+    assert_eq!(half.1.dtype(), DType::F32);
+    for (exact, half) in [(&exact.0, &half.0), (&exact.1, &half.1)] {
+        let scale = largest_difference(exact, &exact.zeros_like().expect("zeros"));
+        let difference = largest_difference(exact, half) / scale;
+        // Ten bits of mantissa through three layers; and it must not be f32 in disguise.
+        assert!((1e-6..2e-2).contains(&difference), "{difference}");
+    }
+    for (dtype, checkpointing, expected) in [
+        (BodyDtype::Bf16, false, "needs a GPU"),
+        (
+            BodyDtype::F16,
+            true,
+            "activation_checkpointing needs a body in f32",
+        ),
+    ] {
+        let error = with(dtype, checkpointing).expect_err("refused").to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
 
 #[test]
 fn ragged_histories_are_those_of_plain_pytorch() {

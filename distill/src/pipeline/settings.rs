@@ -233,6 +233,12 @@ impl Default for DistillStage {
 }
 
 impl DistillStage {
+    /// Most bytes of a shard of teacher states.
+    #[must_use]
+    pub fn cache_shard_bytes(&self) -> u64 {
+        (self.cache_shard_mib * f64::from(1 << 20)) as u64
+    }
+
     /// Checks the ranges of the settings of stored teacher states.
     ///
     /// # Errors

@@ -7,8 +7,7 @@
 use slmrec_export::checkpoint::LlamaConfig;
 
 use super::{
-    Disk, F32, Memory, ParameterCount, Work, cache_bytes, catalog_loss_bytes, optimizer_bytes,
-    target_positions,
+    Disk, F32, Memory, ParameterCount, Work, catalog_loss_bytes, optimizer_bytes, target_positions,
 };
 use crate::model::{BodyTraining, LlmSettings, TargetModule};
 use crate::train::{DistillSettings, Targets};
@@ -281,16 +280,14 @@ impl DecoderRun<'_> {
         F32 * (held + around + 256 * self.items.0)
     }
 
-    /// Bytes on disk.
+    /// Bytes on disk; those of the teacher's states are counted by who has the data.
     #[must_use]
-    pub fn disk(&self, target_positions: u64) -> Disk {
+    pub fn disk(&self, teacher_cache: Option<u64>) -> Disk {
         let stored = self.shape.parameters() + self.projections() + self.table();
-        let mut disk = Disk::of(self.parameters().trainable, stored);
-        disk.teacher_cache = self.distillation.map(|(teacher, objective)| {
-            let blocks = objective.blocks as u64;
-            cache_bytes(blocks, teacher.hidden, self.items.1, target_positions)
-        });
-        disk
+        Disk {
+            teacher_cache,
+            ..Disk::of(self.parameters().trainable, stored)
+        }
     }
 }
 

@@ -17,8 +17,6 @@ use machine::Free;
 
 /// Bytes of an f32.
 pub(crate) const F32: u64 = 4;
-/// Bytes of an f16.
-const F16: u64 = 2;
 /// Most exponentials that the loss over a trained catalog keeps for the table's gradient (64 MiB).
 const BLOCK_LOGITS: u64 = 1 << 24;
 /// Logits of one tile of the loss over the catalog.
@@ -144,13 +142,6 @@ pub(crate) fn catalog_loss_bytes(rows: u64, items: u64, dim: u64, trained: bool)
     let vectors = 4 * rows.saturating_mul(dim);
     let table = if trained { 2 * items * dim } else { 0 };
     F32 * (block + vectors + table)
-}
-
-/// Bytes of a teacher cache: `blocks` states of `hidden` values and a user vector of `dim` values,
-/// in f16, for each of `positions`.
-#[must_use]
-pub fn cache_bytes(blocks: u64, hidden: u64, dim: u64, positions: u64) -> u64 {
-    F16 * positions.saturating_mul(blocks.saturating_mul(hidden).saturating_add(dim))
 }
 
 /// Bytes on disk.
@@ -389,11 +380,6 @@ mod tests {
         let work = Work::of(&data, 2, 3);
         assert_eq!((work.windows, work.steps, work.most_items), (4, 6, 8));
         assert!((work.mean_items - 5.5).abs() < 1e-9);
-    }
-
-    #[test]
-    fn a_cache_has_two_bytes_a_value() {
-        assert_eq!(cache_bytes(4, 576, 128, 1000), 1000 * (4 * 576 + 128) * 2);
     }
 
     #[test]

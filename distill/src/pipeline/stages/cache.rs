@@ -152,6 +152,14 @@ struct Work {
     teacher: PathBuf,
 }
 
+/// Where a student with these settings asks the teacher.
+pub(super) fn stored_positions(positions: Positions, targets: Targets) -> Positions {
+    match (positions, targets) {
+        (Positions::All, Targets::All) => Positions::All,
+        _ => Positions::Last,
+    }
+}
+
 impl Work {
     fn new(context: &Context<'_>, dataset: &Dataset) -> Result<Self, PipelineError> {
         let section = &context.settings.distill;
@@ -169,17 +177,14 @@ impl Work {
             data: data.fingerprint(),
             num_layers: body.num_hidden_layers,
             layers: objective.teacher_layers(body.num_hidden_layers)?,
-            positions: match (objective.positions, targets) {
-                (Positions::All, Targets::All) => Positions::All,
-                _ => Positions::Last,
-            },
+            positions: stored_positions(objective.positions, targets),
             readout: config.readout,
             max_history: config.max_history,
             hidden_size: body.hidden_size,
             items: config.items,
             item_dim: config.item_dim,
             top_k: objective.top_items(config.items),
-            shard_bytes: (section.cache_shard_mib * f64::from(1 << 20)) as u64,
+            shard_bytes: section.cache_shard_bytes(),
         };
         let dir = section.cache_dir.clone();
         let dir = dir.unwrap_or_else(|| context.work.teacher_states());

@@ -5,7 +5,8 @@ use slmrec_core::Dataset;
 use slmrec_core::history::newest;
 
 use super::super::PipelineError;
-use super::super::settings::{LayerChoice, StudentStart};
+use super::super::settings::{LayerChoice, StudentStart, TeacherStatesChoice};
+use super::cache::stored_positions;
 use super::teach::base_path;
 use super::{Context, seeded};
 use crate::model::base::BaseHeader;
@@ -14,7 +15,8 @@ use crate::plan::decoder::{DecoderRun, DecoderShape};
 use crate::plan::machine::Free;
 use crate::plan::sasrec::SasRecRun;
 use crate::plan::{StagePlan, Time, Work};
-use crate::train::{DistillSettings, Targets, TrainError, TrainSettings, TrainingData};
+use crate::train::teacher_cache::{RowShape, cache_bytes, stored_rows};
+use crate::train::{DistillSettings, TrainError, TrainSettings, TrainingData};
 
 /// The stages that train, by the name in their record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,9 +206,9 @@ fn decoder(
         item_dim,
         distillation: objective.map(|objective| (settings.teach.layers, objective)),
     };
-    let positions = match train.targets {
-        Targets::All => data.windows().map(|w| w.len as u64 - 1).sum(),
-        Targets::Last => data.len() as u64,
+    let teacher_cache = match objective {
+        Some(objective) => cache_size(context, objective, &run, &data)?,
+        None => None,
     };
     let subject = subject(context, dataset, max_history, &train, &data, work);
     let plan = StagePlan {
@@ -214,10 +216,36 @@ fn decoder(
         parameters: run.parameters(),
         work,
         memory: run.memory(),
-        disk: run.disk(positions),
+        disk: run.disk(teacher_cache),
         time: None,
     };
     timed(context, plan, || calibration::decoder(&subject, &llm))
+}
+
+/// Bytes of the teacher's states, unless the settings want the teacher itself.
+fn cache_size(
+    context: &Context<'_>,
+    objective: &DistillSettings,
+    run: &DecoderRun<'_>,
+    data: &TrainingData,
+) -> Result<Option<u64>, PipelineError> {
+    let section = &context.settings.distill;
+    let live = section.teacher_states == TeacherStatesChoice::Live;
+    let Some((teacher, _)) = run
+        .distillation
+        .filter(|_| objective.needs_teacher() && !live)
+    else {
+        return Ok(None);
+    };
+    let shape = RowShape {
+        layers: objective.teacher_layers(teacher.layers as usize)?.len(),
+        hidden_size: teacher.hidden as usize,
+        item_dim: run.items.1 as usize,
+        top_k: objective.top_items(run.items.0 as usize),
+    };
+    let positions = stored_positions(objective.positions, section.train.targets);
+    let rows = stored_rows(data, positions);
+    Ok(Some(cache_bytes(rows, &shape, section.cache_shard_bytes())))
 }
 
 fn subject<'a>(

@@ -27,6 +27,8 @@ mod kill_tests;
 #[cfg(test)]
 mod sharing_tests;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use batches::{EpochOrder, TrainingBatch, TrainingData, Window};

@@ -1,74 +1,15 @@
 //! Batches with shared histories against the same batches without: every term, every gradient.
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use slmrec_core::ItemIndex;
 
 use super::distillation::Positions;
+use super::testing::{ITEMS, Response, sasrec};
 use super::*;
-use crate::model::{
-    HistoryBatch, MaskRng, Mode, ModelOutput, Parameters, SasRec, SasRecSettings, SequentialModel,
-};
+use crate::model::{MaskRng, SequentialModel};
 
-const ITEMS: usize = 9;
 /// Gradients summed in another order.
 const TOLERANCE: f32 = 1e-5;
-
-fn model(num_hidden_layers: usize, hidden_size: usize) -> SasRec {
-    let settings = SasRecSettings {
-        hidden_size,
-        num_hidden_layers,
-        num_attention_heads: 2,
-        intermediate_size: 8,
-        max_history: 5,
-        dropout: 0.0,
-    };
-    SasRec::new(settings, ITEMS, 3, &Device::Cpu).expect("model")
-}
-
-/// One vector a history, as the `response` readout gives.
-struct Response<'a>(&'a SasRec);
-
-impl Response<'_> {
-    fn last(&self, batch: &HistoryBatch, values: &Tensor) -> candle_core::Result<Tensor> {
-        let (histories, length, width) = values.dims3()?;
-        let flat = values.reshape((histories * length, width))?;
-        let last = flat.index_select(&batch.last_positions()?, 0)?;
-        last.reshape((histories, 1, width))
-    }
-}
-
-impl SequentialModel for Response<'_> {
-    fn forward(
-        &self,
-        batch: &HistoryBatch,
-        mode: Mode<'_>,
-        state_layers: &[usize],
-    ) -> candle_core::Result<ModelOutput> {
-        let everywhere = batch.clone().reading(crate::model::ReadAt::EveryItem);
-        let output = self.0.forward(&everywhere, mode, state_layers)?;
-        let states = output.states.iter().map(|state| self.last(batch, state));
-        Ok(ModelOutput {
-            user_vectors: self.last(batch, &output.user_vectors)?,
-            states: states.collect::<candle_core::Result<_>>()?,
-        })
-    }
-
-    fn item_embeddings(&self) -> Tensor {
-        self.0.item_embeddings()
-    }
-
-    fn parameters(&self) -> &Parameters {
-        self.0.parameters()
-    }
-
-    fn num_layers(&self) -> usize {
-        self.0.num_layers()
-    }
-
-    fn max_history(&self) -> usize {
-        self.0.max_history()
-    }
-}
 
 /// Histories 1 2, 1 2, 3 4 5, 1 2, 1, with targets that differ.
 fn data(targets: Targets, share_histories: bool) -> TrainingData {
@@ -132,7 +73,7 @@ fn assert_shared_is_exact(
 
 #[test]
 fn cross_entropy_is_that_of_the_unshared_batch() {
-    let model = model(1, 8);
+    let model = sasrec(1, 8, 0.0);
     let objective = CrossEntropy::default();
     assert_shared_is_exact(&objective, &model, Targets::All);
     assert_shared_is_exact(&objective, &model, Targets::Last);
@@ -141,7 +82,7 @@ fn cross_entropy_is_that_of_the_unshared_batch() {
 
 #[test]
 fn distillation_is_that_of_the_unshared_batch() {
-    let (student, teacher) = (model(2, 8), model(4, 12));
+    let (student, teacher) = (sasrec(2, 8, 0.0), sasrec(4, 12, 0.0));
     for (targets, positions, response) in [
         (Targets::All, Positions::All, false),
         (Targets::All, Positions::Last, false),

@@ -8,23 +8,12 @@ use slmrec_core::ItemIndex;
 
 use super::report::Silent;
 use super::state::STATE_FILE;
+use super::testing::{ITEMS, Response, sasrec};
 use super::*;
-use crate::model::{
-    MaskRng, Mode, ModelOutput, Parameters, SasRec, SasRecSettings, SequentialModel,
-};
-
-const ITEMS: usize = 9;
+use crate::model::{MaskRng, Parameters, SasRec, SequentialModel};
 
 pub(super) fn model(num_hidden_layers: usize, hidden_size: usize) -> SasRec {
-    let settings = SasRecSettings {
-        hidden_size,
-        num_hidden_layers,
-        num_attention_heads: 2,
-        intermediate_size: 8,
-        max_history: 5,
-        dropout: 0.2,
-    };
-    SasRec::new(settings, ITEMS, 3, &Device::Cpu).expect("model")
+    sasrec(num_hidden_layers, hidden_size, 0.2)
 }
 
 /// Users who count upwards from different starts.
@@ -400,47 +389,10 @@ fn a_parameter_without_a_gradient_is_named() {
     }
 }
 
-/// A model with the `response` readout: one vector a history.
-struct Response(SasRec);
-
-impl SequentialModel for Response {
-    fn forward(
-        &self,
-        batch: &crate::model::HistoryBatch,
-        mode: Mode<'_>,
-        state_layers: &[usize],
-    ) -> candle_core::Result<ModelOutput> {
-        let everywhere = batch.clone().reading(crate::model::ReadAt::EveryItem);
-        let output = self.0.forward(&everywhere, mode, state_layers)?;
-        let (histories, length, width) = output.user_vectors.dims3()?;
-        let flat = output.user_vectors.reshape((histories * length, width))?;
-        let last = flat.index_select(&batch.last_positions()?, 0)?;
-        Ok(ModelOutput {
-            user_vectors: last.reshape((histories, 1, width))?,
-            states: output.states,
-        })
-    }
-
-    fn item_embeddings(&self) -> candle_core::Tensor {
-        self.0.item_embeddings()
-    }
-
-    fn parameters(&self) -> &Parameters {
-        self.0.parameters()
-    }
-
-    fn num_layers(&self) -> usize {
-        self.0.num_layers()
-    }
-
-    fn max_history(&self) -> usize {
-        self.0.max_history()
-    }
-}
-
 #[test]
 fn one_vector_a_history_learns_last_targets_only() {
-    let model = Response(model(1, 8));
+    let model = model(1, 8);
+    let model = Response(&model);
     let refused = fit(&model, &CrossEntropy::default(), 0, None);
     assert!(matches!(refused, Err(TrainError::Readout { .. })));
     let sequence = (1..8).map(ItemIndex).collect();

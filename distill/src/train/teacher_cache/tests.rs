@@ -8,12 +8,11 @@ use slmrec_core::ItemIndex;
 use slmrec_core::manifest::Readout;
 
 use super::*;
-use crate::model::{
-    HistoryBatch, Mode, ModelOutput, Parameters, SasRec, SasRecSettings, SequentialModel,
-};
+use crate::model::{HistoryBatch, Mode, ModelOutput, Parameters, SasRec, SequentialModel};
 use crate::train::distillation::Positions;
 use crate::train::report::Silent;
 use crate::train::teacher::TeacherOutput;
+use crate::train::testing::{ITEMS, Response, sasrec};
 use crate::train::{
     DistillSettings, Distillation, FitReport, LiveTeacher, Targets, TeacherStates, TrainError,
     TrainSettings, Trainer, TrainingBatch, TrainingData, Validator,
@@ -21,22 +20,13 @@ use crate::train::{
 
 mod files;
 
-const ITEMS: usize = 9;
 /// What another grouping of rows changes in sums of f32, on top of the rounding to f16.
 const SUM_TOLERANCE: f32 = 1e-5;
 /// A rounding of 2^-11 in every target of the alignment, over a few dozen steps of training.
 const RUN_TOLERANCE: f64 = 2e-3;
 
 fn model(num_hidden_layers: usize, hidden_size: usize) -> SasRec {
-    let settings = SasRecSettings {
-        hidden_size,
-        num_hidden_layers,
-        num_attention_heads: 2,
-        intermediate_size: 8,
-        max_history: 5,
-        dropout: 0.2,
-    };
-    SasRec::new(settings, ITEMS, 3, &Device::Cpu).expect("model")
+    sasrec(num_hidden_layers, hidden_size, 0.2)
 }
 
 fn data(targets: Targets) -> TrainingData {
@@ -177,53 +167,10 @@ fn stored_answers_are_the_live_ones() {
     }
 }
 
-/// One vector a history, as the `response` readout has it.
-struct LastOnly(SasRec);
-
-impl SequentialModel for LastOnly {
-    fn forward(
-        &self,
-        batch: &HistoryBatch,
-        mode: Mode<'_>,
-        state_layers: &[usize],
-    ) -> candle_core::Result<ModelOutput> {
-        let output = self.0.forward(
-            &batch.clone().reading(crate::model::ReadAt::EveryItem),
-            mode,
-            state_layers,
-        )?;
-        let last = |values: &Tensor| {
-            let (histories, length, width) = values.dims3()?;
-            let flat = values.reshape((histories * length, width))?;
-            let rows = flat.index_select(&batch.last_positions()?, 0)?;
-            rows.reshape((histories, 1, width))
-        };
-        Ok(ModelOutput {
-            user_vectors: last(&output.user_vectors)?,
-            states: output.states.iter().map(last).collect::<Result<_, _>>()?,
-        })
-    }
-
-    fn item_embeddings(&self) -> Tensor {
-        self.0.item_embeddings()
-    }
-
-    fn parameters(&self) -> &Parameters {
-        self.0.parameters()
-    }
-
-    fn num_layers(&self) -> usize {
-        self.0.num_layers()
-    }
-
-    fn max_history(&self) -> usize {
-        self.0.max_history()
-    }
-}
-
 #[test]
 fn one_vector_a_history_is_stored_at_the_last_position() {
-    let teacher = LastOnly(model(4, 12));
+    let teacher = model(4, 12);
+    let teacher = Response(&teacher);
     let data = data(Targets::Last);
     let dir = tempfile::tempdir().expect("temporary folder");
     let one = cache(dir.path(), &data, Positions::Last, 0);

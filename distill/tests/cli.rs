@@ -144,9 +144,7 @@ fn parts_of_the_teachers_states_are_asked_for_as_such() {
             "expected i/n",
         ),
     ] {
-        let output = run(dir.path(), arguments);
-        let said = String::from_utf8(output.stderr).expect("UTF-8");
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        let said = refused(dir.path(), arguments);
         assert!(said.contains(part), "{arguments:?}: {said}");
     }
 }
@@ -157,4 +155,15 @@ fn json_lists_what_can_be_fetched() {
     let listed = stdout(&run(dir.path(), &["fetch", "--list", "--format", "json"]));
     let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
     assert!(listed.as_array().is_some_and(|list| list.len() >= 2));
+}
+
+#[test]
+fn a_check_that_checks_nothing_is_refused() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let said = refused(dir.path(), &["verify-resume", "--kills", "0"]);
+    assert!(said.contains("--kills"), "{said}");
+    for part in ["0/3", "5/3", "x", "1/0"] {
+        let said = refused(dir.path(), &["teach", "--cache-states", "--shard", part]);
+        assert!(said.contains("--shard"), "{said}");
+    }
 }

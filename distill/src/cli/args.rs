@@ -1,5 +1,6 @@
 //! What a person may type, and how it becomes settings.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -329,8 +330,8 @@ pub struct VerifyResume {
     #[arg(value_enum, default_value_t)]
     pub stage: TrainingStage,
     /// Processes to kill
-    #[arg(long, default_value_t = 20)]
-    pub kills: usize,
+    #[arg(long, default_value = "20")]
+    pub kills: NonZeroUsize,
     /// Train with the settings and the work directory at hand (in copies of its folders) instead of
     /// small generated data and models
     #[arg(long)]

@@ -29,7 +29,10 @@ static STOP: AtomicBool = AtomicBool::new(false);
 /// Runs the program on the arguments of the process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     match dispatch(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -37,6 +40,14 @@ pub fn main() -> ExitCode {
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// Help and version are what was asked for; any other trouble with the arguments is the person's to
+/// correct (clap's own exit code would be 2, which is ours).
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nothing can be done about a terminal that cannot be written to.
+    let _ = error.print();
+    ExitCode::from(u8::from(error.use_stderr()))
 }
 
 fn dispatch(cli: &Cli) -> anyhow::Result<()> {

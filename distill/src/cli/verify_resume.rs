@@ -85,7 +85,7 @@ pub(super) fn run(
         rng: ChaCha8Rng::seed_from_u64(seed),
         limit: Duration::ZERO,
     };
-    let found = verifier.verify(args.kills, reporter)?;
+    let found = verifier.verify(args.kills.get(), reporter)?;
     match args.format {
         OutputFormat::Json => print::json(&found)?,
         OutputFormat::Table => print::out(&found.to_string())?,

@@ -1,7 +1,7 @@
 //! The desktop side: data, models, losses, training, evaluation and the command line.
 //!
 //! Follow the data: [`data`] (files to a dataset directory) → [`model`] (SASRec and the decoder) →
-//! [`train`] (objectives and the loop) → [`evaluate`] (ranking against the floors) → `slmrec_export`.
+//! [`train`] (objectives and the loop) → [`evaluate`] (ranking against the floors) and [`prior`] (counts beside a model) → `slmrec_export`.
 //! [`plan`] says beforehand what a run will take. [`pipeline`] strings the stages together under one work directory; [`cli`] is what a person types.
 
 pub mod cli;
@@ -11,4 +11,5 @@ pub mod fetch;
 pub mod model;
 pub mod pipeline;
 pub mod plan;
+pub mod prior;
 pub mod train;

@@ -7,10 +7,14 @@ use serde::Serialize;
 use slmrec_core::dataset::{DESCRIPTION_FILE, DatasetDescription, VOCABULARY_FILE};
 use slmrec_core::manifest::{
     DataEntry, EncoderEntry, FORMAT_VERSION, GraphTarget, ItemsEntry, Manifest, ModelEntry,
-    Precision, PromptEntry,
+    PRIOR_FEATURE, Precision, PriorEntry, PromptEntry,
 };
+use slmrec_core::pack::PRIOR_MEMBER;
+use slmrec_core::prior::{PriorWeights, TransitionPrior};
 use slmrec_core::ranking::top_k;
-use slmrec_core::{Bundle, BundleWriter, Dataset, ItemMask, ItemTable, RowType, atomic, hash};
+use slmrec_core::{
+    Bundle, BundleWriter, Dataset, ItemMask, ItemTable, PriorError, RowType, atomic, hash,
+};
 
 use crate::error::{ExportError, content, io_error};
 use crate::graph::{Form, OPSET, encoder_onnx};
@@ -36,6 +40,17 @@ pub struct ExportOptions {
     pub samples: usize,
     /// Length of the popularity list.
     pub popularity: usize,
+    /// The transition prior that is added to the model's scores, over the dataset's catalog.
+    pub prior: Option<ExportedPrior>,
+}
+
+/// A prior as it goes into a bundle.
+#[derive(Clone, Debug)]
+pub struct ExportedPrior {
+    /// The counts, as their file holds them ([`TransitionPrior::rounded`]).
+    pub counts: TransitionPrior,
+    /// How they stand beside the model's scores.
+    pub weights: PriorWeights,
 }
 
 impl Default for ExportOptions {
@@ -45,6 +60,7 @@ impl Default for ExportOptions {
             portable: false,
             samples: 16,
             popularity: 1000,
+            prior: None,
         }
     }
 }
@@ -102,12 +118,16 @@ pub fn export(
     writer.add(VOCABULARY_MEMBER, data.vocabulary.to_json()?);
     let popular = popularity(&data, options.popularity)?;
     writer.add(POPULARITY_MEMBER, json(output, &popular)?);
-    let samples = samples(&model, &data, options.samples, options.precision, dataset)?;
+    let prior = match &options.prior {
+        Some(prior) => Some(prior_entry(prior, &data, &mut writer)?),
+        None => None,
+    };
+    let samples = samples(&model, &data, options, dataset)?;
     writer.add(SAMPLES_MEMBER, json(output, &samples)?);
 
     let manifest = Manifest {
         format_version: FORMAT_VERSION,
-        required_features: vec![],
+        required_features: prior.iter().map(|_| PRIOR_FEATURE.to_owned()).collect(),
         created_by: concat!("slmrec-export ", env!("CARGO_PKG_VERSION")).to_owned(),
         precision: options.precision,
         encoders,
@@ -116,6 +136,7 @@ pub fn export(
         vocabulary: VOCABULARY_MEMBER.to_owned(),
         popularity: POPULARITY_MEMBER.to_owned(),
         samples: SAMPLES_MEMBER.to_owned(),
+        prior,
         data: DataEntry {
             name: description.description.name,
             users: description.description.users,
@@ -208,6 +229,29 @@ fn item_table(model: &Model, precision: Precision) -> Result<ItemTable, ExportEr
         model.recommender.item_dim,
         row_type,
     )?)
+}
+
+fn prior_entry(
+    prior: &ExportedPrior,
+    data: &Dataset,
+    writer: &mut BundleWriter,
+) -> Result<PriorEntry, ExportError> {
+    let ExportedPrior { counts, weights } = prior;
+    weights.check()?;
+    if counts.num_items() != data.num_items() {
+        return Err(ExportError::Prior(PriorError {
+            what: "the prior's catalog".to_owned(),
+            expected: format!("{} items", data.num_items()),
+            found: counts.num_items().to_string(),
+        }));
+    }
+    writer.add(PRIOR_MEMBER, counts.to_bytes()?);
+    Ok(PriorEntry {
+        member: PRIOR_MEMBER.to_owned(),
+        settings: *counts.settings(),
+        weights: *weights,
+        interactions: counts.interactions(),
+    })
 }
 
 /// Ids by training count, most popular first; items that never occur are left out.

@@ -4,7 +4,9 @@ use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use slmrec_core::{BundleError, DatasetError, ItemTableError, RankingError, VocabularyError};
+use slmrec_core::{
+    BundleError, DatasetError, ItemTableError, PriorError, RankingError, VocabularyError,
+};
 
 /// Why a checkpoint could not be exported.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +86,9 @@ pub enum ExportError {
     /// The item embeddings do not fit an item table.
     #[error("item embeddings: {0}")]
     ItemTable(#[from] ItemTableError),
+    /// The transition prior does not fit.
+    #[error(transparent)]
+    Prior(#[from] PriorError),
     /// Scores could not be ranked.
     #[error("sample histories: {0}")]
     Ranking(#[from] RankingError),

@@ -19,7 +19,7 @@ mod tensors;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use bundle::{ExportOptions, ExportReport, export, export_plain_onnx};
+pub use bundle::{ExportOptions, ExportReport, ExportedPrior, export, export_plain_onnx};
 pub use error::ExportError;
 pub use model::Model;
 pub use samples::{MIN_SAMPLES, TOP_ITEMS};

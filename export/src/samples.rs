@@ -5,9 +5,11 @@ use std::path::Path;
 
 use ndarray::{Array2, Axis};
 use slmrec_core::manifest::{Precision, Sample, SampleItem, Samples};
+use slmrec_core::prior::SparseSums;
 use slmrec_core::ranking::top_k;
 use slmrec_core::{Dataset, ItemIndex, ItemMask, ItemTable, RowType, history};
 
+use crate::bundle::{ExportOptions, ExportedPrior};
 use crate::error::ExportError;
 use crate::model::Model;
 use crate::reference;
@@ -42,26 +44,22 @@ const INT8: Thresholds = Thresholds {
     min_overlap: 0.8,
 };
 
-/// Chooses `count` histories (at least [`MIN_SAMPLES`]) from the training sequences and computes
-/// their results in full precision on the unquantized item embeddings. `dir` is the dataset's, for
+/// Chooses histories (at least [`MIN_SAMPLES`]) from the training sequences and computes their
+/// results in full precision on the unquantized item embeddings. `dir` is the dataset's, for
 /// messages.
 pub(crate) fn samples(
     model: &Model,
     dataset: &Dataset,
-    count: usize,
-    precision: Precision,
+    options: &ExportOptions,
     dir: &Path,
 ) -> Result<Samples, ExportError> {
-    let histories = choose(
-        dataset,
-        count.max(MIN_SAMPLES),
-        model.recommender.max_history,
-    );
+    let count = options.samples.max(MIN_SAMPLES);
+    let histories = choose(dataset, count, model.recommender.max_history);
     let values: Vec<f32> = model.item_embeddings.iter().copied().collect();
     let table = ItemTable::from_f32(&values, model.recommender.item_dim, RowType::F32)?;
     let mut samples = histories
         .iter()
-        .map(|history| expected(model, dataset, &table, history, dir))
+        .map(|history| expected(model, dataset, &table, options.prior.as_ref(), history, dir))
         .collect::<Result<Vec<_>, _>>()?;
     // Whoever has seen the whole catalog has nothing to be compared with.
     samples.retain(|sample| !sample.top.is_empty());
@@ -73,7 +71,7 @@ pub(crate) fn samples(
     let Thresholds {
         min_cosine,
         min_overlap,
-    } = match precision {
+    } = match options.precision {
         Precision::Fp32 => FP32,
         Precision::Fp16 => FP16,
         Precision::Int8 => INT8,
@@ -126,6 +124,7 @@ fn expected(
     model: &Model,
     dataset: &Dataset,
     table: &ItemTable,
+    prior: Option<&ExportedPrior>,
     items: &[ItemIndex],
     dir: &Path,
 ) -> Result<Sample, ExportError> {
@@ -142,7 +141,11 @@ fn expected(
     }
     let mut seen = ItemMask::none(table.len());
     items.iter().for_each(|item| seen.exclude(*item));
-    let top = top_k(&table.scores(&user_vector), TOP_ITEMS, &seen)?
+    let mut scores = table.scores(&user_vector);
+    if let Some(ExportedPrior { counts, weights }) = prior {
+        counts.add_to(items, *weights, &mut SparseSums::default(), &mut scores);
+    }
+    let top = top_k(&scores, TOP_ITEMS, &seen)?
         .into_iter()
         .map(|best| SampleItem {
             item: id(dataset, best.item),

@@ -16,6 +16,8 @@ pub struct OpenOptions {
     pub threads: NonZeroUsize,
     /// Where ONNX Runtime is looked for.
     pub libraries: LibrarySearch,
+    /// Whether the bundle's transition prior is added to the model's scores.
+    pub prior: bool,
 }
 
 impl Default for OpenOptions {
@@ -25,6 +27,7 @@ impl Default for OpenOptions {
             provider: Provider::Auto,
             threads: NonZeroUsize::MIN,
             libraries: LibrarySearch::default(),
+            prior: true,
         }
     }
 }

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use ndarray::ArrayView3;
 use slmrec_core::history::encode_history;
+use slmrec_core::prior::{PriorWeights, SparseSums, TransitionPrior};
 use slmrec_core::{
     Bundle, EncodedHistory, History, HistoryError, Item, ItemIndex, ItemMask, ItemTable,
-    ItemVocabulary, Manifest, bundle, ranking,
+    ItemVocabulary, Manifest, Pack, bundle, ranking,
 };
 
 use crate::engine::{self, Encoder, EngineInfo};
@@ -22,6 +23,15 @@ pub struct Recommender {
     vocabulary: ItemVocabulary,
     table: ItemTable,
     encoder: Box<dyn Encoder>,
+    prior: Option<Prior>,
+}
+
+/// Counts that are added to the model's scores.
+struct Prior {
+    counts: TransitionPrior,
+    weights: PriorWeights,
+    /// Used again for each history.
+    sums: SparseSums,
 }
 
 /// One recommended item.
@@ -33,8 +43,8 @@ pub struct Recommendation {
     pub id: String,
     /// What a person reads, where the catalog has it.
     pub title: Option<String>,
-    /// Dot product of user vector and item embedding; higher is better, comparable only within
-    /// one list.
+    /// Dot product of user vector and item embedding, and what the bundle's prior adds to it;
+    /// higher is better, comparable only within one list.
     pub score: f32,
 }
 
@@ -126,10 +136,14 @@ impl Recommender {
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, RuntimeError> {
         let mut bundle = Bundle::open(path)?;
         let encoder = engine::open(&mut bundle, options)?;
-        Self::with_encoder(bundle, encoder)
+        let mut recommender = Self::with_encoder(bundle, encoder)?;
+        if !options.prior {
+            recommender.prior = None;
+        }
+        Ok(recommender)
     }
 
-    /// A recommender over an encoder of one's own.
+    /// A recommender over an encoder of one's own, with the bundle's prior where it has one.
     ///
     /// # Errors
     /// A bundle whose vocabulary or item table cannot be read, or whose manifest allows no history.
@@ -144,12 +158,35 @@ impl Recommender {
                 found: "0".into(),
             });
         }
+        let prior = bundle.prior()?;
+        let weights = bundle.manifest().prior.as_ref().map(|entry| entry.weights);
         Ok(Self {
             vocabulary: bundle.vocabulary()?,
             table: bundle.item_table()?,
             bundle,
             encoder,
+            prior: Prior::new(prior, weights),
         })
+    }
+
+    /// Lets a pack change the answers: its prior takes the place of the bundle's.
+    ///
+    /// # Errors
+    /// A file that is not a pack of this bundle; the recommender is then as it was.
+    pub fn apply_pack(&mut self, path: &Path) -> Result<(), RuntimeError> {
+        let mut pack = Pack::open(path, &self.bundle)?;
+        let prior = pack.prior()?;
+        let weights = pack.manifest().prior.as_ref().map(|entry| entry.weights);
+        if let Some(prior) = Prior::new(prior, weights) {
+            self.prior = Some(prior);
+        }
+        Ok(())
+    }
+
+    /// Whether a prior is added to the model's scores.
+    #[must_use]
+    pub fn has_prior(&self) -> bool {
+        self.prior.is_some()
     }
 
     /// The `k` best items for a history. Items of the history are left out unless `filter` says
@@ -184,7 +221,12 @@ impl Recommender {
         let mut timing = Timing::default();
         let encoded = timed(&mut timing.lookup, || self.encode_history(history))?;
         let user_vector = self.run_encoder(&encoded, &mut timing)?;
-        let values = timed(&mut timing.score, || self.table.scores(&user_vector));
+        let mut values = timed(&mut timing.score, || self.table.scores(&user_vector));
+        if let Some(prior) = &mut self.prior {
+            timed(&mut timing.score, || {
+                prior.add_to(&encoded.seen, &mut values)
+            });
+        }
         Ok(Scores {
             values,
             history: encoded,
@@ -350,6 +392,21 @@ impl Recommender {
             seen.iter().for_each(|&item| mask.exclude(item));
         }
         (mask, unknown)
+    }
+}
+
+impl Prior {
+    fn new(counts: Option<TransitionPrior>, weights: Option<PriorWeights>) -> Option<Self> {
+        Some(Self {
+            counts: counts?,
+            weights: weights?,
+            sums: SparseSums::default(),
+        })
+    }
+
+    fn add_to(&mut self, history: &[ItemIndex], scores: &mut [f32]) {
+        self.counts
+            .add_to(history, self.weights, &mut self.sums, scores);
     }
 }
 

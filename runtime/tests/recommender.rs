@@ -8,10 +8,12 @@ use ndarray::{ArrayView3, Axis};
 use slmrec_core::history::HistoryEntry;
 use slmrec_core::manifest::{
     DataEntry, EncoderEntry, FORMAT_VERSION, GraphTarget, ItemsEntry, Manifest, ModelEntry,
-    Precision, PromptEntry, Readout, Sample, SampleItem, Samples,
+    PRIOR_FEATURE, Precision, PriorEntry, PromptEntry, Readout, Sample, SampleItem, Samples,
 };
+use slmrec_core::pack::PRIOR_MEMBER;
 use slmrec_core::{
-    Bundle, BundleWriter, History, HistoryError, Item, ItemTable, ItemVocabulary, RowType,
+    Bundle, BundleWriter, History, HistoryError, Item, ItemIndex, ItemTable, ItemVocabulary,
+    PackManifest, PriorSettings, PriorWeights, RowType, TransitionPrior,
 };
 use slmrec_runtime::{
     Encoder, EngineInfo, FilterOptions, OpenOptions, Provider, Recommender, RuntimeError,
@@ -45,6 +47,7 @@ fn manifest() -> Manifest {
     Manifest {
         format_version: FORMAT_VERSION,
         required_features: vec![],
+        prior: None,
         created_by: "test".into(),
         precision: Precision::Int8,
         encoders: vec![EncoderEntry {
@@ -126,7 +129,41 @@ fn write_bundle(path: &Path, manifest: Manifest, samples: &Samples) {
     writer.add("samples.json", serde_json::to_vec(samples).expect("json"));
     writer.add("popularity.json", br#"["c","e","a"]"#.to_vec());
     writer.add("encoder.onnx", vec![1, 2, 3]);
+    if manifest.prior.is_some() {
+        writer.add(PRIOR_MEMBER, prior(2, 3.0).to_bytes().expect("bytes"));
+    }
     writer.write(path, manifest).expect("writes");
+}
+
+/// Item row `neighbour` was seen beside "a" so many times.
+fn prior(neighbour: u32, count: f32) -> TransitionPrior {
+    let row = |row| match row {
+        1 => vec![(ItemIndex(neighbour), count)],
+        _ => vec![],
+    };
+    let occurrences = vec![1.0; IDS.len() + 1];
+    let rows = (0..=IDS.len()).map(row);
+    TransitionPrior::new(PriorSettings::WINDOW_5, occurrences, rows, 9).expect("valid")
+}
+
+fn prior_entry() -> PriorEntry {
+    PriorEntry {
+        member: PRIOR_MEMBER.into(),
+        settings: PriorSettings::WINDOW_5,
+        weights: PriorWeights {
+            alpha: 2.0,
+            beta: 1.0,
+        },
+        interactions: 9,
+    }
+}
+
+fn with_prior() -> Manifest {
+    Manifest {
+        required_features: vec![PRIOR_FEATURE.into()],
+        prior: Some(prior_entry()),
+        ..manifest()
+    }
 }
 
 fn open(
@@ -165,6 +202,52 @@ fn ids(history: &[&str], k: usize, filter: &FilterOptions) -> (Vec<String>, usiz
         found.items.into_iter().map(|i| i.id).collect(),
         found.shortfall,
     )
+}
+
+#[test]
+fn the_prior_is_added_to_the_scores() {
+    let mut recommender = open(with_prior(), &samples(), |mean| mean).expect("opens");
+    assert!(recommender.has_prior());
+    let scores = recommender
+        .scores(&History::from_items(["a"]))
+        .expect("scores");
+    // The model gives a 1, b 0, c 1, d 1, e -1; b was seen beside a three times.
+    assert_eq!(scores.values, [1.0, 2.0 * 4f32.ln(), 1.0, 1.0, -1.0]);
+    // An item of long ago counts, though the encoder does not read it (the decay is a half).
+    let long = History::from_items(["a", "e", "e", "e"]);
+    let scores = recommender.scores(&long).expect("scores");
+    assert_eq!(scores.history.items.len(), 2);
+    assert_eq!(scores.values[1], 2.0 * (3.0 / 8.0f32).ln_1p());
+}
+
+#[test]
+fn a_pack_takes_the_place_of_the_prior() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let mut recommender = open(with_prior(), &samples(), |mean| mean).expect("opens");
+    let path = dir.path().join("p.delta");
+    let write = |bundle_sha256: &str| {
+        let mut writer = BundleWriter::new();
+        writer.add(PRIOR_MEMBER, prior(5, 1.0).to_bytes().expect("bytes"));
+        let manifest = PackManifest {
+            format_version: FORMAT_VERSION,
+            required_features: vec![PRIOR_FEATURE.into()],
+            created_by: "test".into(),
+            bundle_sha256: bundle_sha256.into(),
+            prior: Some(prior_entry()),
+            members: BTreeMap::new(),
+        };
+        writer.write(&path, manifest).expect("writes");
+    };
+    write("another");
+    let error = recommender.apply_pack(&path).expect_err("refused");
+    assert!(matches!(error, RuntimeError::Bundle(_)), "{error}");
+    let history = History::from_items(["a"]);
+    let before = recommender.scores(&history).expect("scores").values;
+    assert_eq!(before[1], 2.0 * 4f32.ln(), "nothing has changed");
+    write(&recommender.bundle_mut().sha256().to_owned());
+    recommender.apply_pack(&path).expect("applies");
+    let after = recommender.scores(&history).expect("scores").values;
+    assert_eq!(after, [1.0, 0.0, 1.0, 1.0, 2.0 * 2f32.ln() - 1.0]);
 }
 
 #[test]

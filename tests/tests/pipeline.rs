@@ -80,12 +80,15 @@ fn from_logs_to_recommendations() {
         "co-occurrence",
         "SASRec",
         "teacher",
+        "student, distilled + prior",
+        "student, distilled + prior of the day",
         "int8",
     ] {
         assert!(rows.contains(system), "{system} is a row of the comparison");
     }
 
     recommends(folder);
+    refreshes_the_prior(folder);
     skips_what_is_up_to_date(folder);
     refuses_what_is_wrong(folder);
 }
@@ -130,12 +133,76 @@ fn recommends(folder: &Path) {
     run_well("slmrec-run", folder, &["inspect"]);
 }
 
+/// New interactions change the answers of the bundle that is there.
+fn refreshes_the_prior(folder: &Path) {
+    let manifest = json(&run_well(
+        "slmrec-run",
+        folder,
+        &["inspect", "--format", "json"],
+    ));
+    assert_eq!(
+        manifest["manifest"]["required_features"],
+        serde_json::json!(["transition-prior"]),
+        "the generated data has a chain that counting finds"
+    );
+    // A new fashion: whoever has 51 takes 58 next. Another item is not in the catalog.
+    let mut log = String::from("userId,movieId,rating,timestamp\n");
+    for user in 0..400 {
+        log.push_str(&format!(
+            "n{user},m51,5.0,2000000\nn{user},m58,5.0,2000060\n"
+        ));
+    }
+    log.push_str("n0,m999,5.0,2000120\n");
+    fs::write(folder.join("today.csv"), log).expect("log");
+    let update = [
+        "prior",
+        "update",
+        "today.csv",
+        "-o",
+        "student.delta",
+        "--bundle",
+    ];
+    let bundle = [&update[..], &["student.slmrec", "--format", "json"]].concat();
+    let report = json(&run_well("slmrec-distill", folder, &bundle));
+    assert_eq!(report["new_interactions"], 800);
+    assert_eq!(report["unknown_items"], 1);
+    let best = |options: &[&str]| {
+        let arguments = [&["history.json", "--format", "json"], options].concat();
+        let found = json(&run_well("slmrec-run", folder, &arguments));
+        let list = found["results"][0]["recommendations"].clone();
+        let place = |id: &str| list.as_array()?.iter().position(|row| row["item"] == id);
+        (place("m58"), list.to_string())
+    };
+    let (before, plain) = best(&[]);
+    let (after, _) = best(&["--pack", "student.delta"]);
+    assert!(after < Some(2), "{after:?}, before {before:?}");
+    assert!(before.is_none_or(|before| before > 1), "{before:?}");
+    let (_, model) = best(&["--no-prior"]);
+    assert_ne!(plain, model, "the prior is part of the scores");
+    // Only pairs with something new in them are counted.
+    let since = [&bundle[..], &["--since", "2000060"]].concat();
+    let report = json(&run_well("slmrec-distill", folder, &since));
+    assert_eq!(report["new_interactions"], 400);
+    let late = [&bundle[..], &["--since", "3000000"]].concat();
+    let refused = run("slmrec-distill", folder, &late);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("expected new interactions"), "{said}");
+    let same = ["--pack", "student.slmrec"];
+    let refused = run(
+        "slmrec-run",
+        folder,
+        &[&["history.json"], &same[..]].concat(),
+    );
+    assert_eq!(refused.status.code(), Some(1), "a bundle is no pack");
+}
+
 fn skips_what_is_up_to_date(folder: &Path) {
     let second = run("slmrec-distill", folder, &["run", "pipeline.toml"]);
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(second.status.success(), "{said}");
     for stage in [
-        "prepare", "pretrain", "teach", "ce-only", "distill", "export", "evaluate",
+        "prepare", "prior", "pretrain", "teach", "ce-only", "distill", "export", "evaluate",
     ] {
         assert!(
             said.contains(&format!("{stage}: up to date")),

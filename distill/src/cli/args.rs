@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::pipeline::settings::{DeviceChoice, LayerChoice, StudentStart, TeacherStatesChoice};
+use crate::pipeline::settings::{
+    DeviceChoice, LayerChoice, StudentStart, TeacherChoice, TeacherStatesChoice,
+};
 use crate::train::teacher_cache::FillPart;
 
 /// Train a sequential recommender on a small language model, distil it, and export it for phones
@@ -16,6 +18,7 @@ use crate::train::teacher_cache::FillPart;
     version,
     after_help = "Example, from logs to a bundle:\n  \
         slmrec-distill prepare ratings.csv --items movies.csv\n  \
+        slmrec-distill prior fit\n  \
         slmrec-distill pretrain\n  \
         slmrec-distill fetch smollm2-135m\n  \
         slmrec-distill teach --base smollm2-135m --layers 8\n  \
@@ -64,10 +67,14 @@ pub struct Common {
 pub enum Command {
     /// Read interaction logs into a dataset
     Prepare(Prepare),
+    /// Count which items stand near which, for the prior beside the model; refresh it in a bundle
+    Prior(Prior),
     /// Train SASRec, whose item embeddings every later stage uses
     Pretrain(Pretrain),
     /// Train the teacher on a pretrained language model
     Teach(Teach),
+    /// Weigh several models as one teacher, and train what is missing of them
+    Blend(Blend),
     /// Distil the teacher into a student of a few layers
     Distill(Distill),
     /// Compare the student with everything simpler
@@ -134,6 +141,57 @@ pub struct Prepare {
     pub skip_bad_lines: bool,
 }
 
+/// `prior`.
+#[derive(Debug, Args)]
+pub struct Prior {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: PriorCommand,
+}
+
+/// What can be done with the transition prior.
+#[derive(Debug, Subcommand)]
+pub enum PriorCommand {
+    /// Count the training sequences, in the way that ranks the validation targets best
+    Fit(PriorFit),
+    /// Count newer interactions into the prior of a bundle; the model stays as it is
+    Update(PriorUpdate),
+}
+
+/// `prior fit`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: slmrec-distill prior fit")]
+pub struct PriorFit {
+    /// table or json
+    #[arg(long, value_enum, default_value_t)]
+    pub format: OutputFormat,
+}
+
+/// `prior update`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    slmrec-distill prior update --bundle student.slmrec today.csv -o student.delta\n  \
+    slmrec-distill prior update --bundle student.slmrec all.csv --since 1764028800 -o student.delta\n  \
+    slmrec-run history.json --pack student.delta\n\n\
+    The file is read as `prepare` reads one; its settings apply ([prepare.read], --set prepare.read.NAME=VALUE).")]
+pub struct PriorUpdate {
+    /// The interactions: all of them count, unless --since says otherwise
+    pub interactions: PathBuf,
+    /// The bundle whose prior is refreshed; it is not changed
+    #[arg(long, value_name = "FILE")]
+    pub bundle: PathBuf,
+    /// Only what happened at this time (in the file's unit) or later is new; what is older gives
+    /// the pairs their other half
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<i64>,
+    /// Where to write the pack
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+    /// table or json
+    #[arg(long, value_enum, default_value_t)]
+    pub format: OutputFormat,
+}
+
 /// `pretrain`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: slmrec-distill pretrain --epochs 20")]
@@ -193,10 +251,30 @@ pub struct Teach {
     pub format: OutputFormat,
 }
 
+/// `blend`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: slmrec-distill blend && slmrec-distill distill --teacher blend --lambda-kd 1"
+)]
+pub struct Blend {
+    /// How many SASRecs beside that of `pretrain`, each with a seed of its own
+    #[arg(long)]
+    pub more_sasrecs: Option<usize>,
+    /// Leave the decoder of `teach` out
+    #[arg(long)]
+    pub no_decoder: bool,
+    /// table or json
+    #[arg(long, value_enum, default_value_t)]
+    pub format: OutputFormat,
+}
+
 /// `distill`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: slmrec-distill distill --layers 4 --blocks 4 --lambda-ms 0.01")]
 pub struct Distill {
+    /// Who teaches
+    #[arg(long, value_enum)]
+    pub teacher: Option<TeacherChoice>,
     /// Number of decoder layers L
     #[arg(long)]
     pub layers: Option<usize>,
@@ -265,6 +343,9 @@ pub struct Export {
     /// 32-bit floats
     #[arg(long, group = "precision")]
     pub fp32: bool,
+    /// Leave the transition prior out
+    #[arg(long)]
+    pub no_prior: bool,
     /// Put a graph that every engine runs (tract, too) beside the int8 one
     #[arg(long)]
     pub portable: bool,

@@ -28,6 +28,10 @@ impl Changes {
             Command::Prepare(args) => changes.prepare(args),
             Command::Pretrain(args) => changes.pretrain(args),
             Command::Teach(args) => changes.teach(args),
+            Command::Blend(args) => {
+                changes.integer("blend.more_sasrecs", args.more_sasrecs);
+                changes.flag("blend.decoder", args.no_decoder, false);
+            }
             Command::Distill(args) => changes.distill(args),
             Command::Evaluate(args) => changes.evaluate(args),
             Command::Export(args) => changes.export(args),
@@ -36,6 +40,7 @@ impl Changes {
                 changes.flag("plan.calibrate", args.no_calibration, false);
             }
             Command::Run(_)
+            | Command::Prior(_)
             | Command::Fetch(_)
             | Command::Settings
             | Command::VerifyResume(_)
@@ -77,6 +82,7 @@ impl Changes {
     }
 
     fn distill(&mut self, args: &Distill) {
+        self.choice("distill.teacher", args.teacher);
         self.integer("distill.layers", args.layers);
         self.integer("distill.objective.blocks", args.blocks);
         self.choice("distill.start", args.start);
@@ -106,6 +112,7 @@ impl Changes {
             self.text("export.precision", Some(name));
         }
         self.flag("export.portable", args.portable, true);
+        self.flag("export.prior", args.no_prior, false);
         self.path("export.output", args.output.as_deref());
     }
 

@@ -8,6 +8,7 @@ mod cache_states;
 mod changes;
 mod fetch;
 mod print;
+mod prior;
 mod reporter;
 mod verify_resume;
 
@@ -119,9 +120,11 @@ fn inherited(cli: &Cli) -> anyhow::Result<Vec<(String, toml::Value)>> {
 fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
     match command {
         Command::Prepare(_) => print::prepared(&stages::prepare::run(context)?),
+        Command::Prior(args) => prior::run(args, context),
         Command::Pretrain(_) => print::trained("SASRec", &stages::pretrain::run(context)?),
         Command::Teach(args) if args.cache_states => cache_states::run(args, context),
         Command::Teach(_) => print::trained("teacher", &stages::teach::run(context)?),
+        Command::Blend(args) => print::blended(&stages::blend::run(context)?, args.format),
         Command::Distill(_) => {
             if let Some(ce_only) = stages::distill::run_ce_only(context)? {
                 print::trained("student without teacher", &ce_only)?;

@@ -51,6 +51,30 @@ pub(super) fn trained(what: &str, outcome: &Outcome) -> anyhow::Result<()> {
     ))
 }
 
+/// The members of a blend and their weights.
+pub(super) fn blended(outcome: &Outcome, format: OutputFormat) -> anyhow::Result<()> {
+    let figures = &outcome.record.figures;
+    if format == OutputFormat::Json {
+        return json(figures);
+    }
+    let mut table = table(&["member", "weight", "validation NDCG@10"]);
+    let figure = |value: &Value| format!("{:.4}", value.as_f64().unwrap_or(f64::NAN));
+    for member in figures["members"].as_array().into_iter().flatten() {
+        table.add_row([
+            member["folder"].as_str().unwrap_or_default().to_owned(),
+            figure(&member["weight"]),
+            figure(&member["validation_ndcg_10"]),
+        ]);
+    }
+    table.add_row([
+        "the blend".to_owned(),
+        String::new(),
+        figure(&figures["validation_ndcg_10"]),
+    ]);
+    right_align(&mut table, 1);
+    out(&table.to_string())
+}
+
 pub(super) fn comparison(comparison: &Comparison, format: OutputFormat) -> anyhow::Result<()> {
     match format {
         OutputFormat::Json => json(comparison),
@@ -171,7 +195,7 @@ pub(super) fn table(header: &[&str]) -> Table {
     table
 }
 
-fn right_align(table: &mut Table, from: usize) {
+pub(super) fn right_align(table: &mut Table, from: usize) {
     for column in table.column_iter_mut().skip(from) {
         column.set_cell_alignment(CellAlignment::Right);
     }

@@ -2,28 +2,38 @@
 
 use slmrec_core::ItemIndex;
 use slmrec_core::dataset::Dataset;
+use slmrec_core::prior::{Direction, PriorError, PriorSettings, TransitionPrior};
 
-use super::item_pairs::{Direction, ItemPairs};
 use super::popularity::tie_breaker;
 use super::{EvaluateError, Scorer};
+use crate::prior::counting::{count, training_sequences};
 
 /// A first-order Markov chain: the score of an item is how often it came directly after the last
 /// item of the history in the training sequences. Popularity orders equal counts, and so the items
 /// that never followed.
 #[derive(Clone, Debug)]
 pub struct MarkovChain {
-    successors: ItemPairs,
+    successors: TransitionPrior,
     backoff: Vec<f32>,
 }
 
 impl MarkovChain {
     /// Counts the training sequences.
-    #[must_use]
-    pub fn fit(dataset: &Dataset) -> Self {
-        Self {
-            successors: ItemPairs::count(dataset, 1, Direction::Later, |_| 1.0),
+    ///
+    /// # Errors
+    /// Only what counting a checked dataset gives, which is nothing.
+    pub fn fit(dataset: &Dataset) -> Result<Self, PriorError> {
+        let settings = PriorSettings {
+            window: 1,
+            direction: Direction::Later,
+            last_items: 1,
+            ..PriorSettings::WINDOW_5
+        };
+        let sequences = training_sequences(dataset);
+        Ok(Self {
+            successors: count(&sequences, dataset.num_items(), settings, usize::MAX)?,
             backoff: tie_breaker(dataset),
-        }
+        })
     }
 }
 
@@ -35,7 +45,8 @@ impl Scorer for MarkovChain {
     fn scores(&mut self, histories: &[&[ItemIndex]]) -> Result<Vec<Vec<f32>>, EvaluateError> {
         let score = |history: &&[ItemIndex]| {
             let mut scores = self.backoff.clone();
-            for &(item, count) in history.last().map_or(&[][..], |&i| self.successors.row(i)) {
+            let last = history.last().copied().unwrap_or(ItemIndex::PADDING);
+            for (item, count) in self.successors.row(last) {
                 scores[item.row() - 1] += count;
             }
             scores
@@ -60,7 +71,7 @@ mod tests {
                 &[5, 1, 4, 2, 2],
             ],
         );
-        let mut floor = MarkovChain::fit(&data);
+        let mut floor = MarkovChain::fit(&data).expect("counts");
         let scores = floor
             .scores(&[&[4, 1].map(ItemIndex), &[1, 2].map(ItemIndex)])
             .expect("counts");

@@ -10,31 +10,34 @@
 
 mod comparison;
 mod cooccurrence;
-mod item_pairs;
 mod markov;
 mod model_scorer;
 mod popularity;
+mod recent_popularity;
 mod table;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod user_sample;
+mod weights;
 
 use rayon::prelude::*;
 use slmrec_core::dataset::{Dataset, Split};
-use slmrec_core::evaluation::{EvaluationError, Protocol, Ranks, UserRanks};
+use slmrec_core::evaluation::{EvaluationError, Protocol, Ranks};
 use slmrec_core::metrics::Metric;
+use slmrec_core::prior::{PriorWeights, SparseSums, TransitionPrior};
 use slmrec_core::ranking::{ItemMask, RankingError, rank_of};
 use slmrec_core::{Evaluation, ItemIndex};
 
 use crate::model::SequentialModel;
 
 pub use comparison::{Comparison, ComparisonError, PairedRow, Row};
-pub use cooccurrence::{Cooccurrence, CooccurrenceSettings};
-pub use item_pairs::ItemPairs;
+pub use cooccurrence::Cooccurrence;
 pub use markov::MarkovChain;
 pub use model_scorer::ModelScorer;
 pub use popularity::Popularity;
+pub use recent_popularity::RecentPopularity;
 pub use user_sample::sample_users;
+pub use weights::{Weights, weigh};
 
 /// Most scores held at once (64 MiB of f32); a batch has fewer users where the catalog is large.
 const SCORES_AT_ONCE: usize = 1 << 24;
@@ -124,22 +127,52 @@ pub fn evaluate(
     protocol: Protocol,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Evaluation, EvaluateError> {
+    let none = (
+        &[][..],
+        PriorWeights {
+            alpha: 0.0,
+            beta: 1.0,
+        },
+    );
+    let mut alone = evaluate_with_prior(scorer, dataset, split, protocol, none, progress)?;
+    Ok(alone.swap_remove(0))
+}
+
+/// As [`evaluate`], of a system alone and with each of `priors` (name and counts) at the same
+/// weights; the system scores once.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_with_prior(
+    scorer: &mut dyn Scorer,
+    dataset: &Dataset,
+    split: Split,
+    protocol: Protocol,
+    (priors, weights): (&[(String, TransitionPrior)], PriorWeights),
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Vec<Evaluation>, EvaluateError> {
     let cases = held_out_cases(dataset, split, None)?;
-    let mut ranks = Ranks::default();
-    for_each_batch(scorer, dataset, &cases, progress, |case, scores| {
-        protocol.rank_user(case.user, case.history, case.target, scores)
-    })?
-    .into_iter()
-    .for_each(|user: UserRanks| ranks.push(user));
-    let users = cases.iter().map(|case| case.user as u32).collect();
-    Ok(Evaluation::new(
-        scorer.name(),
-        dataset,
-        split,
-        protocol,
-        users,
-        ranks,
-    )?)
+    let rank = |case: &Case<'_>, scores: &[f32]| {
+        let one = |scores: &[f32]| protocol.rank_user(case.user, case.history, case.target, scores);
+        let mut ranks = vec![one(scores)?];
+        for (_, prior) in priors {
+            let mut with = scores.to_vec();
+            prior.add_to(case.history, weights, &mut SparseSums::default(), &mut with);
+            ranks.push(one(&with)?);
+        }
+        Ok(ranks)
+    };
+    let of_users = for_each_batch(scorer, dataset, &cases, progress, rank)?;
+    let names = std::iter::once(scorer.name()).chain(priors.iter().map(|(name, _)| name.as_str()));
+    let evaluation = |(at, name): (usize, &str)| {
+        let mut ranks = Ranks::default();
+        of_users.iter().for_each(|user| ranks.push(user[at]));
+        let users = cases.iter().map(|case| case.user as u32).collect();
+        Ok(Evaluation::new(
+            name, dataset, split, protocol, users, ranks,
+        )?)
+    };
+    names.enumerate().map(evaluation).collect()
 }
 
 /// Mean NDCG@10 on the validation targets with seen items removed, without intervals: what a
@@ -152,30 +185,36 @@ pub fn validation_ndcg(
     dataset: &Dataset,
     users: Option<&[usize]>,
 ) -> Result<f64, EvaluateError> {
-    let mut scorer = ModelScorer::new("model", model)?;
+    validation_ndcg_of(&mut ModelScorer::new("model", model)?, dataset, users)
+}
+
+/// As [`validation_ndcg`], of any system.
+///
+/// # Errors
+/// As [`validation_ndcg`].
+pub fn validation_ndcg_of(
+    scorer: &mut dyn Scorer,
+    dataset: &Dataset,
+    users: Option<&[usize]>,
+) -> Result<f64, EvaluateError> {
     let cases = held_out_cases(dataset, Split::Validation, users)?;
-    let ranks = for_each_batch(
-        &mut scorer,
-        dataset,
-        &cases,
-        &mut |_, _| (),
-        |case, scores| {
-            let mut seen = ItemMask::none(scores.len());
-            case.history.iter().for_each(|&item| seen.exclude(item));
-            rank_of(scores, case.target, &seen).map(|rank| rank as u32)
-        },
-    )?;
+    let ranks = for_each_batch(scorer, dataset, &cases, &mut |_, _| (), |case, scores| {
+        let mut seen = ItemMask::none(scores.len());
+        case.history.iter().for_each(|&item| seen.exclude(item));
+        rank_of(scores, case.target, &seen).map(|rank| rank as u32)
+    })?;
     Ok(Metric::Ndcg(10).mean(&ranks))
 }
 
 /// One user with a target.
-struct Case<'a> {
-    user: usize,
-    history: &'a [ItemIndex],
-    target: ItemIndex,
+pub(crate) struct Case<'a> {
+    pub(crate) user: usize,
+    pub(crate) history: &'a [ItemIndex],
+    pub(crate) target: ItemIndex,
 }
 
-fn held_out_cases<'a>(
+/// The users with a target in `split`, all of them or those at some places of the dataset.
+pub(crate) fn held_out_cases<'a>(
     dataset: &'a Dataset,
     split: Split,
     users: Option<&[usize]>,
@@ -209,7 +248,7 @@ fn held_out_cases<'a>(
 }
 
 /// Scores the cases batch by batch and ranks each; the ranking of a batch runs on all cores.
-fn for_each_batch<R: Send>(
+pub(crate) fn for_each_batch<R: Send>(
     scorer: &mut dyn Scorer,
     dataset: &Dataset,
     cases: &[Case<'_>],

@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod batch;
+pub mod blend;
 pub mod checkpoint;
 mod decoder_layer;
 pub mod dropout;
@@ -23,6 +24,7 @@ use candle_core::{Result, Tensor};
 
 pub use base::{LayerSelection, PretrainedBase, PromptText};
 pub use batch::{HistoryBatch, ReadAt};
+pub use blend::{Blend, Member};
 pub use checkpoint::{CheckpointInfo, read_recommender_config, write_checkpoint};
 pub use dropout::MaskRng;
 pub use file_error::ModelFileError;

@@ -3,6 +3,7 @@
 //! ```text
 //! slmrec-work/
 //!   dataset/      prepare      sequences, vocabulary
+//!   prior/        prior fit    which items stand near which
 //!   sasrec/       pretrain     SASRec and its item embeddings
 //!   teacher/      teach        checkpoint
 //!   teacher-states/            what the teacher says about every training example
@@ -111,6 +112,12 @@ pub enum PipelineError {
     /// Systems that cannot stand in one table.
     #[error(transparent)]
     Compare(#[from] crate::evaluate::ComparisonError),
+    /// Counting the transition prior failed.
+    #[error(transparent)]
+    Prior(#[from] slmrec_core::PriorError),
+    /// Refreshing the prior of a bundle failed.
+    #[error(transparent)]
+    UpdatePrior(#[from] crate::prior::update::UpdateError),
     /// Export failed.
     #[error(transparent)]
     Export(#[from] slmrec_export::ExportError),

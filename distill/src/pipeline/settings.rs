@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use slmrec_core::manifest::Precision;
+use slmrec_core::prior::PriorSettings;
 
 use super::PipelineError;
 use super::work_dir::DEFAULT_WORK_DIR;
@@ -26,6 +27,8 @@ pub struct PipelineSettings {
     pub device: DeviceChoice,
     /// Files to a dataset.
     pub prepare: PrepareStage,
+    /// The transition prior.
+    pub prior: PriorStage,
     /// SASRec.
     pub pretrain: PretrainStage,
     /// Shape of teacher and student around the pretrained layers.
@@ -35,6 +38,8 @@ pub struct PipelineSettings {
     pub prompt: Option<PromptText>,
     /// The teacher.
     pub teach: TeachStage,
+    /// Several models as one teacher.
+    pub blend: BlendStage,
     /// The student.
     pub distill: DistillStage,
     /// The comparison.
@@ -52,10 +57,12 @@ impl Default for PipelineSettings {
             seed: 42,
             device: DeviceChoice::Cpu,
             prepare: PrepareStage::default(),
+            prior: PriorStage::default(),
             pretrain: PretrainStage::default(),
             model: LlmSettings::default(),
             prompt: None,
             teach: TeachStage::default(),
+            blend: BlendStage::default(),
             distill: DistillStage::default(),
             evaluate: EvaluateStage::default(),
             export: ExportStage::default(),
@@ -105,6 +112,28 @@ pub struct PrepareStage {
     pub source: Option<PathBuf>,
     /// How to read it.
     pub read: PrepareSettings,
+}
+
+/// `[prior]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PriorStage {
+    /// How pairs are counted and read; when absent, what ranks the validation targets best.
+    pub settings: Option<PriorSettings>,
+    /// Most neighbours of an item that are kept.
+    pub neighbours: usize,
+    /// Most users that are asked while settings and weights are chosen; 0 takes all.
+    pub validation_users: usize,
+}
+
+impl Default for PriorStage {
+    fn default() -> Self {
+        Self {
+            settings: None,
+            neighbours: 256,
+            validation_users: 10_000,
+        }
+    }
 }
 
 /// `[pretrain]`.
@@ -165,6 +194,36 @@ impl Default for TeachStage {
     }
 }
 
+/// `[blend]`: members beside the SASRec of `pretrain`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BlendStage {
+    /// Whether the teacher of `teach` is a member; its hidden states are then the blend's.
+    pub decoder: bool,
+    /// How many more SASRecs, each with a seed of its own.
+    pub more_sasrecs: usize,
+}
+
+impl Default for BlendStage {
+    fn default() -> Self {
+        Self {
+            decoder: true,
+            more_sasrecs: 2,
+        }
+    }
+}
+
+/// Who teaches the student.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum TeacherChoice {
+    /// The decoder of `teach`.
+    #[default]
+    Decoder,
+    /// The models of `blend` together.
+    Blend,
+}
+
 /// What the student's body begins as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -193,6 +252,8 @@ pub enum TeacherStatesChoice {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DistillStage {
+    /// Who teaches it.
+    pub teacher: TeacherChoice,
     /// Number of layers L.
     pub layers: usize,
     /// Which layers the student begins with.
@@ -218,6 +279,7 @@ pub struct DistillStage {
 impl Default for DistillStage {
     fn default() -> Self {
         Self {
+            teacher: TeacherChoice::Decoder,
             layers: 4,
             layer_choice: LayerChoice::First,
             start: StudentStart::Base,
@@ -302,6 +364,8 @@ pub struct ExportStage {
     pub precision: Precision,
     /// Whether an int8 bundle also carries a graph that every engine runs.
     pub portable: bool,
+    /// Whether the bundle gets the transition prior, where it helps on the validation targets.
+    pub prior: bool,
     /// The bundle file.
     pub output: PathBuf,
 }
@@ -311,6 +375,7 @@ impl Default for ExportStage {
         Self {
             precision: Precision::Int8,
             portable: false,
+            prior: true,
             output: PathBuf::from("student.slmrec"),
         }
     }

@@ -33,6 +33,12 @@ impl WorkDir {
         self.root.join("dataset")
     }
 
+    /// Output of `prior fit`.
+    #[must_use]
+    pub fn prior(&self) -> PathBuf {
+        self.root.join("prior")
+    }
+
     /// Output of `pretrain`.
     #[must_use]
     pub fn sasrec(&self) -> PathBuf {
@@ -43,6 +49,18 @@ impl WorkDir {
     #[must_use]
     pub fn teacher(&self) -> PathBuf {
         self.root.join("teacher")
+    }
+
+    /// Output of `blend`.
+    #[must_use]
+    pub fn blend(&self) -> PathBuf {
+        self.root.join("blend")
+    }
+
+    /// A SASRec that is trained for the blend, by its number from 1.
+    #[must_use]
+    pub fn blend_sasrec(&self, number: usize) -> PathBuf {
+        self.root.join(format!("blend-sasrec-{number}"))
     }
 
     /// The teacher's states, unless `distill.cache_dir` names another place.

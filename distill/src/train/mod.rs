@@ -37,6 +37,6 @@ pub use error::TrainError;
 pub use objective::{CrossEntropy, Losses, Objective};
 pub use report::{EpochReport, FitReport, StepReport, TrainObserver, Validator};
 pub use settings::{CatalogLoss, SampledSoftmax, Targets, TrainSettings};
-pub use teacher::{LiveTeacher, TeacherStates};
+pub use teacher::{LiveTeacher, TeacherStates, hidden_size};
 pub use top_scores::TopScores;
 pub use trainer::Trainer;

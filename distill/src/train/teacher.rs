@@ -117,7 +117,10 @@ impl TeacherStates for LiveTeacher<'_> {
 }
 
 /// Width of a model's hidden states, found by running it on one item.
-pub(super) fn hidden_size(model: &dyn SequentialModel) -> Result<usize, TrainError> {
+///
+/// # Errors
+/// A model that does not run.
+pub fn hidden_size(model: &dyn SequentialModel) -> Result<usize, TrainError> {
     let device = model.item_embeddings().device().clone();
     let probe = HistoryBatch::new(&[&[ItemIndex(1)]], &device)?;
     let output = model.forward(&probe, Mode::Eval, &[model.num_layers()])?;

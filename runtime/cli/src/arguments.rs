@@ -153,6 +153,13 @@ pub(crate) struct BundleArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct EngineArguments {
+    /// A pack of the bundle (`slmrec-distill prior update`) whose counts take the place of the
+    /// bundle's
+    #[arg(long, value_name = "FILE", conflicts_with = "no_prior")]
+    pub(crate) pack: Option<PathBuf>,
+    /// Rank by the model alone, without the transition prior
+    #[arg(long)]
+    pub(crate) no_prior: bool,
     /// Engine that runs the encoder
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) engine: EngineName,
@@ -189,6 +196,7 @@ impl EngineArguments {
                 std::env::var_os("ORT_DYLIB_PATH"),
                 executable.as_deref(),
             ),
+            prior: !self.no_prior,
         }
     }
 }

@@ -1,154 +1,20 @@
-//! The bundle: one ZIP file with zstd members, described by `manifest.json`.
-//!
-//! Integrity is a chain: the archive comment carries the SHA-256 of the manifest, the manifest the
-//! size and SHA-256 of every member. A reader trusts no length in the file before it has checked
-//! it, and hands out no byte before its hash fits; a flipped bit is refused unless it lies in
-//! container fields that nothing reads.
-//!
-//! Members that the manifest names but this reader does not know are ignored, unless
-//! `required_features` says that ignoring them would change answers.
+//! The bundle: everything that a device needs to recommend, in one container
+//! ([`crate::container`]).
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, ZipArchive, ZipWriter};
-
+use crate::container::Container;
 use crate::item_table::{ItemTable, ItemTableError};
-use crate::manifest::{FORMAT_VERSION, KNOWN_FEATURES, Manifest, MemberEntry, Samples};
+use crate::manifest::{Manifest, PriorEntry, Samples};
+use crate::prior::{PriorError, TransitionPrior};
 use crate::vocabulary::{ItemVocabulary, VocabularyError};
-use crate::{atomic, hash};
 
-/// Name of the manifest inside the container.
-pub const MANIFEST_MEMBER: &str = "manifest.json";
-const COMMENT_PREFIX: &str = "slmrec-bundle manifest sha256 ";
-const MAX_MANIFEST_BYTES: u64 = 16 << 20;
-const MAX_MEMBERS: usize = 10_000;
-/// Largest uncompressed member that is read: 10 million int8 rows of 384 values fit.
-pub const MAX_MEMBER_BYTES: u64 = 4 << 30;
-
-/// Why a bundle could not be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum BundleError {
-    /// The file cannot be opened, read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Not a bundle's container, or a damaged one.
-    #[error("{path}: not a readable bundle: {reason}")]
-    Container {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// Written by a newer version.
-    #[error(
-        "{path}: bundle format version {found}, this program reads {FORMAT_VERSION}; hint: update slmrec-run"
-    )]
-    FormatVersion {
-        /// The file.
-        path: PathBuf,
-        /// The version in the manifest.
-        found: u64,
-    },
-    /// Needs something that this reader does not know.
-    #[error(
-        "{path}: the bundle requires the feature {feature:?}, which this program does not know; hint: update slmrec-run"
-    )]
-    Feature {
-        /// The file.
-        path: PathBuf,
-        /// The feature.
-        feature: String,
-    },
-    /// A member is missing, damaged or of the wrong kind.
-    #[error("{path}: member {member:?}: expected {expected}, found {found}")]
-    Member {
-        /// The file.
-        path: PathBuf,
-        /// The member.
-        member: String,
-        /// What would have been right.
-        expected: String,
-        /// What was found.
-        found: String,
-    },
-}
-
-/// Collects members and writes them with their manifest as one file.
-#[derive(Debug, Default)]
-pub struct BundleWriter {
-    members: BTreeMap<String, Vec<u8>>,
-}
-
-impl BundleWriter {
-    /// An empty bundle.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds a member, or replaces one of the same name.
-    pub fn add(&mut self, name: impl Into<String>, bytes: Vec<u8>) {
-        self.members.insert(name.into(), bytes);
-    }
-
-    /// Writes the bundle atomically, after filling `manifest.members`. Equal input gives equal bytes.
-    ///
-    /// # Errors
-    /// What writing gives.
-    pub fn write(self, path: &Path, mut manifest: Manifest) -> Result<Manifest, BundleError> {
-        manifest.members = self
-            .members
-            .iter()
-            .map(|(name, bytes)| {
-                let entry = MemberEntry {
-                    bytes: bytes.len() as u64,
-                    sha256: hash::sha256_hex(bytes),
-                };
-                (name.clone(), entry)
-            })
-            .collect();
-        let written = serde_json::to_vec_pretty(&manifest)
-            .map_err(io::Error::from)
-            .and_then(|json| atomic::write_with(path, |file| self.write_zip(file, &json)));
-        written.map_err(|source| BundleError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok(manifest)
-    }
-
-    fn write_zip(&self, file: impl Write + Seek, manifest: &[u8]) -> io::Result<()> {
-        let mut zip = ZipWriter::new(file);
-        zip.set_comment(format!("{COMMENT_PREFIX}{}", hash::sha256_hex(manifest)))?;
-        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Zstd);
-        let manifest = (MANIFEST_MEMBER, manifest);
-        let members = self.members.iter().map(|(n, b)| (n.as_str(), b.as_slice()));
-        for (name, bytes) in std::iter::once(manifest).chain(members) {
-            let large = bytes.len() as u64 >= u64::from(u32::MAX);
-            zip.start_file(name, options.large_file(large))?;
-            zip.write_all(bytes)?;
-        }
-        zip.finish()?;
-        Ok(())
-    }
-}
+pub use crate::container::{BundleError, BundleWriter, MANIFEST_MEMBER, MAX_MEMBER_BYTES};
 
 /// An opened bundle: its manifest is verified, members are verified as they are read.
 #[derive(Debug)]
 pub struct Bundle {
-    path: PathBuf,
-    manifest: Manifest,
-    manifest_sha256: String,
-    archive: ZipArchive<BufReader<File>>,
+    container: Container<Manifest>,
 }
 
 impl Bundle {
@@ -157,54 +23,20 @@ impl Bundle {
     /// # Errors
     /// Anything that is not a bundle of a version and with features that this reader knows.
     pub fn open(path: &Path) -> Result<Self, BundleError> {
-        let file = File::open(path).map_err(|source| BundleError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
-        let container = |reason: String| BundleError::Container {
-            path: path.to_owned(),
-            reason,
-        };
-        let mut archive =
-            ZipArchive::new(BufReader::new(file)).map_err(|e| container(e.to_string()))?;
-        if archive.len() > MAX_MEMBERS {
-            let found = archive.len();
-            return Err(container(format!("{found} members, at most {MAX_MEMBERS}")));
-        }
-        let comment = String::from_utf8_lossy(archive.comment()).into_owned();
-        let Some(expected) = comment.strip_prefix(COMMENT_PREFIX) else {
-            return Err(container("a ZIP file, but not a slmrec bundle".into()));
-        };
-        let json = read_zip_member(&mut archive, MANIFEST_MEMBER, MAX_MANIFEST_BYTES)
-            .map_err(|e| container(format!("{MANIFEST_MEMBER}: {e}")))?;
-        let found = hash::sha256_hex(&json);
-        if found != expected {
-            return Err(BundleError::Member {
-                path: path.to_owned(),
-                member: MANIFEST_MEMBER.into(),
-                expected: format!("SHA-256 {expected}"),
-                found,
-            });
-        }
-        let manifest = parse_manifest(path, &json)?;
-        Ok(Self {
-            path: path.to_owned(),
-            manifest,
-            manifest_sha256: found,
-            archive,
-        })
+        let container = Container::open(path)?;
+        Ok(Self { container })
     }
 
     /// The manifest.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.container.manifest
     }
 
     /// SHA-256 of the manifest, which by the chain of hashes names the whole content.
     #[must_use]
     pub fn sha256(&self) -> &str {
-        &self.manifest_sha256
+        &self.container.manifest_sha256
     }
 
     /// Reads a member; its size and hash are checked.
@@ -212,25 +44,7 @@ impl Bundle {
     /// # Errors
     /// A member that is missing, damaged, or larger than [`MAX_MEMBER_BYTES`].
     pub fn member(&mut self, name: &str) -> Result<Vec<u8>, BundleError> {
-        let Some(entry) = self.manifest.members.get(name).cloned() else {
-            return Err(self.member_error(name, "an entry in the manifest", "none"));
-        };
-        if entry.bytes > MAX_MEMBER_BYTES {
-            return Err(self.member_error(
-                name,
-                format!("at most {MAX_MEMBER_BYTES} bytes"),
-                entry.bytes,
-            ));
-        }
-        let bytes = match read_zip_member(&mut self.archive, name, entry.bytes) {
-            Ok(bytes) => bytes,
-            Err(e) => return Err(self.member_error(name, format!("{} bytes", entry.bytes), e)),
-        };
-        let found = hash::sha256_hex(&bytes);
-        if found != entry.sha256 {
-            return Err(self.member_error(name, format!("SHA-256 {}", entry.sha256), found));
-        }
-        Ok(bytes)
+        self.container.member(name)
     }
 
     /// Reads and checks every member, also those that this reader does not know.
@@ -238,10 +52,7 @@ impl Bundle {
     /// # Errors
     /// The first member that [`Self::member`] refuses.
     pub fn verify_members(&mut self) -> Result<(), BundleError> {
-        let names: Vec<String> = self.manifest.members.keys().cloned().collect();
-        names
-            .iter()
-            .try_for_each(|name| self.member(name).map(drop))
+        self.container.verify_members()
     }
 
     /// The item vocabulary.
@@ -249,13 +60,15 @@ impl Bundle {
     /// # Errors
     /// A damaged member, or another number of items than the manifest says.
     pub fn vocabulary(&mut self) -> Result<ItemVocabulary, BundleError> {
-        let name = self.manifest.vocabulary.clone();
+        let name = self.manifest().vocabulary.clone();
         let bytes = self.member(&name)?;
         let vocabulary = ItemVocabulary::from_json(&bytes)
-            .map_err(|e: VocabularyError| self.member_error(&name, "a vocabulary", e))?;
-        if vocabulary.len() != self.manifest.items.count {
-            let expected = format!("{} items", self.manifest.items.count);
-            return Err(self.member_error(&name, expected, vocabulary.len()));
+            .map_err(|e: VocabularyError| self.container.member_error(&name, "a vocabulary", e))?;
+        if vocabulary.len() != self.manifest().items.count {
+            let expected = format!("{} items", self.manifest().items.count);
+            return Err(self
+                .container
+                .member_error(&name, expected, vocabulary.len()));
         }
         Ok(vocabulary)
     }
@@ -265,15 +78,17 @@ impl Bundle {
     /// # Errors
     /// A damaged member, or another shape than the manifest says.
     pub fn item_table(&mut self) -> Result<ItemTable, BundleError> {
-        let entry = self.manifest.items.clone();
+        let entry = self.manifest().items.clone();
         let bytes = self.member(&entry.member)?;
-        let table = ItemTable::from_bytes(&bytes)
-            .map_err(|e: ItemTableError| self.member_error(&entry.member, "an item table", e))?;
+        let table = ItemTable::from_bytes(&bytes).map_err(|e: ItemTableError| {
+            self.container
+                .member_error(&entry.member, "an item table", e)
+        })?;
         if (table.len(), table.dim(), table.row_type()) != (entry.count, entry.dim, entry.row_type)
         {
             let expected = format!("{} x {} {:?}", entry.count, entry.dim, entry.row_type);
             let found = format!("{} x {} {:?}", table.len(), table.dim(), table.row_type());
-            return Err(self.member_error(&entry.member, expected, found));
+            return Err(self.container.member_error(&entry.member, expected, found));
         }
         Ok(table)
     }
@@ -283,9 +98,9 @@ impl Bundle {
     /// # Errors
     /// A damaged member.
     pub fn samples(&mut self) -> Result<Samples, BundleError> {
-        let name = self.manifest.samples.clone();
+        let name = self.manifest().samples.clone();
         let bytes = self.member(&name)?;
-        serde_json::from_slice(&bytes).map_err(|e| self.member_error(&name, "samples", e))
+        serde_json::from_slice(&bytes).map_err(|e| self.container.member_error(&name, "samples", e))
     }
 
     /// Ids of popular items, most popular first.
@@ -293,83 +108,36 @@ impl Bundle {
     /// # Errors
     /// A damaged member.
     pub fn popularity(&mut self) -> Result<Vec<String>, BundleError> {
-        let name = self.manifest.popularity.clone();
+        let name = self.manifest().popularity.clone();
         let bytes = self.member(&name)?;
         serde_json::from_slice(&bytes)
-            .map_err(|e| self.member_error(&name, "a list of item ids", e))
+            .map_err(|e| self.container.member_error(&name, "a list of item ids", e))
     }
 
-    fn member_error(
-        &self,
-        member: &str,
-        expected: impl Into<String>,
-        found: impl std::fmt::Display,
-    ) -> BundleError {
-        BundleError::Member {
-            path: self.path.clone(),
-            member: member.to_owned(),
-            expected: expected.into(),
-            found: found.to_string(),
-        }
+    /// The transition prior; `None` for a bundle without one.
+    ///
+    /// # Errors
+    /// A damaged member, or one that does not fit the manifest.
+    pub fn prior(&mut self) -> Result<Option<TransitionPrior>, BundleError> {
+        let (entry, items) = (self.manifest().prior.clone(), self.manifest().items.count);
+        let read = |entry: PriorEntry| read_prior(&mut self.container, &entry, items);
+        entry.map(read).transpose()
     }
 }
 
-/// The version is looked at before the rest, so that a future layout gives the right message.
-fn parse_manifest(path: &Path, json: &[u8]) -> Result<Manifest, BundleError> {
-    let wrong = |found: String| BundleError::Member {
-        path: path.to_owned(),
-        member: MANIFEST_MEMBER.into(),
-        expected: "a manifest".into(),
-        found,
-    };
-    let value: serde_json::Value =
-        serde_json::from_slice(json).map_err(|e| wrong(e.to_string()))?;
-    match value
-        .get("format_version")
-        .and_then(serde_json::Value::as_u64)
-    {
-        Some(version) if version == u64::from(FORMAT_VERSION) => {}
-        Some(found) => {
-            return Err(BundleError::FormatVersion {
-                path: path.to_owned(),
-                found,
-            });
-        }
-        None => return Err(wrong("no format_version".into())),
-    }
-    let manifest: Manifest = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
-    match manifest
-        .required_features
-        .iter()
-        .find(|f| !KNOWN_FEATURES.contains(&f.as_str()))
-    {
-        Some(feature) => Err(BundleError::Feature {
-            path: path.to_owned(),
-            feature: feature.clone(),
-        }),
-        None => Ok(manifest),
-    }
-}
-
-/// Reads at most `limit` bytes of a member; more is an error. Memory grows with what is really
-/// there, not with what a header claims.
-fn read_zip_member<R: Read + Seek>(
-    archive: &mut ZipArchive<R>,
-    name: &str,
-    limit: u64,
-) -> io::Result<Vec<u8>> {
-    let member = archive.by_name(name)?;
-    let mut bytes = Vec::new();
-    member
-        .take(limit.saturating_add(1))
-        .read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("more than {limit} bytes"),
-        ));
-    }
-    Ok(bytes)
+/// Reads and checks the prior that a manifest names.
+pub(crate) fn read_prior<M: crate::container::ContainerManifest>(
+    container: &mut Container<M>,
+    entry: &PriorEntry,
+    items: usize,
+) -> Result<TransitionPrior, BundleError> {
+    let bytes = container.member(&entry.member)?;
+    let prior = (entry.weights.check())
+        .and_then(|()| TransitionPrior::from_bytes(&bytes, entry.settings, items));
+    prior.map_err(|e: PriorError| {
+        let expected = format!("{}: {}", e.what, e.expected);
+        container.member_error(&entry.member, expected, e.found)
+    })
 }
 
 #[cfg(test)]

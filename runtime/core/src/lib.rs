@@ -6,11 +6,12 @@
 //! prints, or touches the network.
 //!
 //! The order in which to read: [`vocabulary`] → [`history`] → [`dataset`] → [`item_table`] →
-//! [`manifest`] → [`bundle`] → [`ranking`] → [`metrics`] → [`bootstrap`] → [`sampled`].
+//! [`prior`] → [`manifest`] → [`container`] → [`bundle`] → [`pack`] → [`ranking`] → [`metrics`] → [`bootstrap`] → [`sampled`].
 
 pub mod atomic;
 pub mod bootstrap;
 pub mod bundle;
+pub mod container;
 pub mod dataset;
 pub mod evaluation;
 pub mod hash;
@@ -18,6 +19,8 @@ pub mod history;
 pub mod item_table;
 pub mod manifest;
 pub mod metrics;
+pub mod pack;
+pub mod prior;
 pub mod ranking;
 pub mod sampled;
 pub mod vocabulary;
@@ -28,5 +31,7 @@ pub use evaluation::{Evaluation, EvaluationError};
 pub use history::{EncodedHistory, History, HistoryEntry, HistoryError};
 pub use item_table::{ItemTable, ItemTableError, RowType};
 pub use manifest::Manifest;
+pub use pack::{Pack, PackManifest};
+pub use prior::{PriorError, PriorSettings, PriorWeights, TransitionPrior};
 pub use ranking::{ItemMask, RankingError, ScoredItem};
 pub use vocabulary::{Item, ItemIndex, ItemVocabulary, VocabularyError};

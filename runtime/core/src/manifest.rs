@@ -4,14 +4,19 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::container::ContainerManifest;
 use crate::item_table::RowType;
+use crate::prior::{PriorSettings, PriorWeights};
 
 /// The bundle format that this library writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
 
 /// Features that this reader understands. A bundle that *requires* another one is refused; what a
 /// manifest says beyond that may be ignored by older readers.
-pub const KNOWN_FEATURES: &[&str] = &[];
+pub const KNOWN_FEATURES: &[&str] = &[PRIOR_FEATURE];
+
+/// The feature of a transition prior: scores without it are others.
+pub const PRIOR_FEATURE: &str = "transition-prior";
 
 /// Numeric precision of the weights in a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -88,6 +93,9 @@ pub struct Manifest {
     pub popularity: String,
     /// Member with the sample histories, a JSON [`Samples`].
     pub samples: String,
+    /// The transition prior that is added to the scores, with the feature [`PRIOR_FEATURE`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prior: Option<PriorEntry>,
     /// The data it was trained on.
     pub data: DataEntry,
     /// Figures measured before export, by name.
@@ -95,6 +103,35 @@ pub struct Manifest {
     pub metrics: BTreeMap<String, serde_json::Value>,
     /// Size and SHA-256 of every member but the manifest.
     pub members: BTreeMap<String, MemberEntry>,
+}
+
+impl ContainerManifest for Manifest {
+    const KIND: &'static str = "bundle";
+
+    fn required_features(&self) -> &[String] {
+        &self.required_features
+    }
+
+    fn members(&self) -> &BTreeMap<String, MemberEntry> {
+        &self.members
+    }
+
+    fn members_mut(&mut self) -> &mut BTreeMap<String, MemberEntry> {
+        &mut self.members
+    }
+}
+
+/// A transition prior ([`crate::prior`]) and how it is read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PriorEntry {
+    /// Name of the member.
+    pub member: String,
+    /// How it was counted and how a history adds it up.
+    pub settings: PriorSettings,
+    /// How it stands beside the model's scores.
+    pub weights: PriorWeights,
+    /// Number of interactions that were counted.
+    pub interactions: usize,
 }
 
 /// One encoder graph: `history_embeddings` f32 `[1, S, D]`, oldest first, `S >= 1` free, to

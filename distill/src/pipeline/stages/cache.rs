@@ -5,21 +5,22 @@ use std::path::PathBuf;
 use candle_core::Tensor;
 use serde::Serialize;
 use slmrec_core::Dataset;
+use slmrec_core::manifest::Readout;
 use slmrec_export::checkpoint::{CONFIG_FILE, LlamaConfig, RECOMMENDER_WEIGHTS_FILE};
 
-use super::super::settings::TeacherStatesChoice;
+use super::super::settings::{TeacherChoice, TeacherStatesChoice};
 use super::super::{PipelineError, WorkDir};
-use super::{Context, input_hash};
+use super::{Context, blend, input_hash};
 use crate::model::file_error::read_json;
 use crate::model::recommender::ITEM_EMBEDDINGS;
 use crate::model::weights_file::WeightsFile;
-use crate::model::{LlmRecommender, read_recommender_config};
+use crate::model::{LlmRecommender, SequentialModel, read_recommender_config};
 use crate::train::distillation::Positions;
 use crate::train::teacher_cache::{
     BATCH_ITEMS, CacheError, CacheLayout, CacheSpec, CachedTeacher, FillPart, Filler, ShardState,
     TeacherCache,
 };
-use crate::train::{LiveTeacher, Targets, TeacherStates, TrainError, TrainingData};
+use crate::train::{LiveTeacher, Targets, TeacherStates, TrainError, TrainingData, hidden_size};
 
 const GIB: f64 = (1u64 << 30) as f64;
 
@@ -82,7 +83,7 @@ pub fn check(context: &Context<'_>) -> Result<CacheReport, PipelineError> {
 /// The teacher of a student.
 pub(super) enum Teacher {
     Live {
-        model: Box<LlmRecommender>,
+        model: Box<dyn SequentialModel>,
         hash: String,
     },
     Cached(Box<CachedTeacher>),
@@ -112,10 +113,9 @@ impl Teacher {
                 Err(error) => return Err(error),
             }
         }
-        let dir = WorkDir::finished(context.work.teacher(), "teach")?;
         Ok(Some(Self::Live {
-            model: Box::new(LlmRecommender::load(&dir, &context.device)?),
-            hash: input_hash(&dir)?,
+            model: load_teacher(context)?,
+            hash: input_hash(&teacher_dir(context)?)?,
         }))
     }
 
@@ -145,11 +145,66 @@ impl States<'_> {
     }
 }
 
+/// The folder of who teaches.
+pub(super) fn teacher_dir(context: &Context<'_>) -> Result<PathBuf, PipelineError> {
+    match context.settings.distill.teacher {
+        TeacherChoice::Decoder => WorkDir::finished(context.work.teacher(), "teach"),
+        TeacherChoice::Blend => WorkDir::finished(context.work.blend(), "blend"),
+    }
+}
+
+fn load_teacher(context: &Context<'_>) -> Result<Box<dyn SequentialModel>, PipelineError> {
+    Ok(match context.settings.distill.teacher {
+        TeacherChoice::Decoder => Box::new(LlmRecommender::load(
+            &teacher_dir(context)?,
+            &context.device,
+        )?),
+        TeacherChoice::Blend => Box::new(blend::load(context)?),
+    })
+}
+
+/// What a cache has to know of the teacher.
+struct Shape {
+    num_layers: usize,
+    hidden_size: usize,
+    readout: Readout,
+    max_history: usize,
+    items: usize,
+    item_dim: usize,
+}
+
+impl Shape {
+    fn of(context: &Context<'_>) -> Result<Self, PipelineError> {
+        if context.settings.distill.teacher == TeacherChoice::Blend {
+            let blend = blend::load(context)?;
+            let (rows, item_dim) = blend.item_embeddings().dims2()?;
+            return Ok(Self {
+                num_layers: blend.num_layers(),
+                hidden_size: hidden_size(&blend)?,
+                readout: context.settings.model.readout,
+                max_history: blend.max_history(),
+                items: rows.saturating_sub(1),
+                item_dim,
+            });
+        }
+        let dir = teacher_dir(context)?;
+        let config = read_recommender_config(&dir)?;
+        let body: LlamaConfig = read_json(&dir.join(CONFIG_FILE))?;
+        Ok(Self {
+            num_layers: body.num_hidden_layers,
+            hidden_size: body.hidden_size,
+            readout: config.readout,
+            max_history: config.max_history,
+            items: config.items,
+            item_dim: config.item_dim,
+        })
+    }
+}
+
 /// A cache directory and what its values come from.
 struct Work {
     cache: TeacherCache,
     data: TrainingData,
-    teacher: PathBuf,
 }
 
 /// Where a student with these settings asks the teacher.
@@ -164,26 +219,24 @@ impl Work {
     fn new(context: &Context<'_>, dataset: &Dataset) -> Result<Self, PipelineError> {
         let section = &context.settings.distill;
         section.check_cache()?;
-        let teacher = WorkDir::finished(context.work.teacher(), "teach")?;
-        let config = read_recommender_config(&teacher)?;
-        let body: LlamaConfig = read_json(&teacher.join(CONFIG_FILE))?;
+        let teacher = Shape::of(context)?;
         let objective = &section.objective;
         objective.check()?;
         // The windows of the student, whose batches the states are read for.
         let targets = section.train.targets;
         let data = TrainingData::new(dataset, context.settings.model.max_history, targets)?;
         let spec = CacheSpec {
-            teacher: input_hash(&teacher)?,
+            teacher: input_hash(&teacher_dir(context)?)?,
             data: data.fingerprint(),
-            num_layers: body.num_hidden_layers,
-            layers: objective.teacher_layers(body.num_hidden_layers)?,
+            num_layers: teacher.num_layers,
+            layers: objective.teacher_layers(teacher.num_layers)?,
             positions: stored_positions(objective.positions, targets),
-            readout: config.readout,
-            max_history: config.max_history,
-            hidden_size: body.hidden_size,
-            items: config.items,
-            item_dim: config.item_dim,
-            top_k: objective.top_items(config.items),
+            readout: teacher.readout,
+            max_history: teacher.max_history,
+            hidden_size: teacher.hidden_size,
+            items: teacher.items,
+            item_dim: teacher.item_dim,
+            top_k: objective.top_items(teacher.items),
             shard_bytes: section.cache_shard_bytes(),
         };
         let dir = section.cache_dir.clone();
@@ -191,7 +244,6 @@ impl Work {
         Ok(Self {
             cache: TeacherCache::new(dir, CacheLayout::new(spec, &data)),
             data,
-            teacher,
         })
     }
 
@@ -282,11 +334,11 @@ impl Work {
         states: &mut [(usize, ShardState)],
         wanted: &[usize],
     ) -> Result<(), PipelineError> {
-        let teacher = LlmRecommender::load(&self.teacher, &context.device)?;
+        let teacher = load_teacher(context)?;
         let filler = Filler {
             cache: &self.cache,
             data: &self.data,
-            teacher: &teacher,
+            teacher: teacher.as_ref(),
             stop: context.stop,
             batch_items: BATCH_ITEMS,
         };
@@ -351,7 +403,11 @@ impl Work {
         if context.settings.distill.objective.lambda_kd == 0.0 || spec.top_k > 0 {
             return Ok(None);
         }
-        let mut file = WeightsFile::open(&self.teacher.join(RECOMMENDER_WEIGHTS_FILE))?;
+        if context.settings.distill.teacher == TeacherChoice::Blend {
+            return Ok(Some(blend::load(context)?.item_embeddings()));
+        }
+        let dir = teacher_dir(context)?;
+        let mut file = WeightsFile::open(&dir.join(RECOMMENDER_WEIGHTS_FILE))?;
         let shape = [spec.items.saturating_add(1), spec.item_dim];
         Ok(Some(file.tensor(
             ITEM_EMBEDDINGS,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::super::settings::StudentStart;
 use super::super::stage::{Stage, StageRecord};
 use super::super::{Outcome, PipelineError, WorkDir};
-use super::cache::{States, Teacher};
+use super::cache::{States, Teacher, teacher_dir};
 use super::plan::{self, TrainingRun};
 use super::teach::{ModelRun, base_path, from_base, model_inputs, say_size};
 use super::{Context, input_hash, to_json};
@@ -18,9 +18,9 @@ use crate::train::{CrossEntropy, Distillation};
 /// Missing earlier stages, layers that do not divide into blocks, or training that fails.
 pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
     let section = &context.settings.distill;
-    let teacher_dir = WorkDir::finished(context.work.teacher(), "teach")?;
-    let teacher_hash = input_hash(&teacher_dir)?;
+    let teacher_hash = input_hash(&teacher_dir(context)?)?;
     let mut stage = student_stage(context, "distill", context.work.student())?;
+    stage.settings["teacher"] = to_json(&section.teacher)?;
     stage.settings["objective"] = to_json(&section.objective)?;
     stage.inputs.insert("teacher".to_owned(), teacher_hash);
     stage.run(context.force, context.reporter, |dir| {

@@ -7,16 +7,21 @@ use std::process::Command;
 
 use serde::Deserialize;
 use slmrec_core::evaluation::{Protocol, Ranks};
-use slmrec_core::{Dataset, Evaluation, atomic};
+use slmrec_core::prior::TransitionPrior;
+use slmrec_core::{Bundle, Dataset, Evaluation, Split, atomic};
+use slmrec_export::ExportError;
 
+use super::super::settings::TeacherChoice;
 use super::super::stage::{Stage, StageRecord, hash_input, io_error};
-use super::super::{Outcome, PipelineError, WorkDir};
-use super::{Context, input_hash, to_json};
+use super::super::{Counter, Outcome, PipelineError, WorkDir};
+use super::{Context, blend, input_hash, prior, to_json};
 use crate::evaluate::{
-    Comparison, Cooccurrence, MarkovChain, ModelScorer, Popularity, Scorer, evaluate,
+    Comparison, Cooccurrence, MarkovChain, ModelScorer, Popularity, RecentPopularity, Scorer,
+    evaluate, evaluate_with_prior,
 };
 use crate::model::sasrec::SasRec;
 use crate::model::{LlmRecommender, SequentialModel};
+use crate::prior::Mixture;
 
 /// The comparison for machines.
 pub const COMPARISON_FILE: &str = "comparison.json";
@@ -43,7 +48,19 @@ pub fn run(context: &Context<'_>) -> Result<(Comparison, Outcome), PipelineError
     };
     let outcome = stage.run(context.force, context.reporter, |dir| {
         let (dataset, _) = context.dataset()?;
-        let evaluations = systems.evaluate(context, &dataset)?;
+        let mut measured = Measured {
+            context,
+            dataset: &dataset,
+            prior: prior::read(context)?,
+            evaluations: Vec::new(),
+            mixtures: BTreeMap::new(),
+        };
+        systems.evaluate(&mut measured)?;
+        let Measured {
+            evaluations,
+            mixtures,
+            ..
+        } = measured;
         let comparison = compare(&evaluations)?;
         write(
             dir,
@@ -57,7 +74,7 @@ pub fn run(context: &Context<'_>) -> Result<(Comparison, Outcome), PipelineError
             let name = format!("{}.json", evaluation.name.replace([',', ' ', '/'], "-"));
             write(&ranks, &name, to_json(evaluation)?.to_string().as_bytes())?;
         }
-        Ok(serde_json::json!({ "systems": evaluations.len() }))
+        Ok(serde_json::json!({ "systems": evaluations.len(), "priors": mixtures }))
     })?;
     Ok((read_comparison(&stage.dir)?, outcome))
 }
@@ -85,8 +102,10 @@ fn compare(evaluations: &[Evaluation]) -> Result<Comparison, PipelineError> {
         "co-occurrence, window 5",
         "co-occurrence, tuned",
         "SASRec",
+        "SASRec + prior",
         CE_ONLY,
         STUDENT,
+        "student, distilled + prior",
     ];
     let there = |name: &&str| evaluations.iter().any(|e| e.name == *name);
     let references: Vec<&str> = wanted.into_iter().filter(there).collect();
@@ -96,6 +115,8 @@ fn compare(evaluations: &[Evaluation]) -> Result<Comparison, PipelineError> {
 /// What there is to evaluate.
 struct Systems {
     dataset: PathBuf,
+    prior: Option<PathBuf>,
+    blend: Option<PathBuf>,
     sasrec: Option<PathBuf>,
     models: Vec<(&'static str, PathBuf)>,
     bundle: Option<ExportedBundle>,
@@ -137,6 +158,11 @@ impl Systems {
         };
         Ok(Self {
             dataset: WorkDir::finished(work.dataset(), "prepare")?,
+            prior: there(work.prior(), "prior fit"),
+            blend: match context.settings.distill.teacher {
+                TeacherChoice::Blend => there(work.blend(), "blend"),
+                TeacherChoice::Decoder => None,
+            },
             sasrec: there(work.sasrec(), "pretrain"),
             models,
             bundle,
@@ -145,8 +171,14 @@ impl Systems {
 
     fn inputs(&self, context: &Context<'_>) -> Result<BTreeMap<String, String>, PipelineError> {
         let mut inputs = BTreeMap::from([("dataset".to_owned(), input_hash(&self.dataset)?)]);
+        if let Some(dir) = &self.prior {
+            inputs.insert("prior".to_owned(), input_hash(dir)?);
+        }
         if let Some(dir) = &self.sasrec {
             inputs.insert("SASRec".to_owned(), input_hash(dir)?);
+        }
+        if let Some(dir) = &self.blend {
+            inputs.insert("blend".to_owned(), input_hash(dir)?);
         }
         for (name, dir) in &self.models {
             inputs.insert((*name).to_owned(), input_hash(dir)?);
@@ -158,63 +190,118 @@ impl Systems {
         Ok(inputs)
     }
 
-    fn evaluate(
-        &self,
-        context: &Context<'_>,
-        dataset: &Dataset,
-    ) -> Result<Vec<Evaluation>, PipelineError> {
-        let mut evaluations = Vec::new();
-        let mut add = |scorer: &mut dyn Scorer| -> Result<(), PipelineError> {
-            evaluations.push(evaluate_one(context, dataset, scorer)?);
-            Ok(())
-        };
-        add(&mut Popularity::fit(dataset))?;
-        add(&mut MarkovChain::fit(dataset))?;
-        add(&mut Cooccurrence::window_5(dataset))?;
-        add(&mut Cooccurrence::tuned(dataset))?;
+    fn evaluate(&self, measured: &mut Measured<'_>) -> Result<(), PipelineError> {
+        let (context, dataset) = (measured.context, measured.dataset);
+        measured.floor(&mut Popularity::fit(dataset))?;
+        let users = prior::validation_users(context, dataset);
+        match RecentPopularity::fit(dataset, users.as_deref())? {
+            Some(mut recent) => measured.floor(&mut recent)?,
+            None => (context.reporter)
+                .say("evaluate: no times in the data, the row of popularity of late is missing"),
+        }
+        measured.floor(&mut MarkovChain::fit(dataset)?)?;
+        measured.floor(&mut Cooccurrence::window_5(dataset)?)?;
+        if let Some(prior) = &measured.prior {
+            let mut tuned = Cooccurrence::tuned(dataset, prior);
+            measured.floor(&mut tuned)?;
+        }
         if let Some(dir) = &self.sasrec {
             let (model, _) = SasRec::load(dir, &context.device)?;
-            add(&mut ModelScorer::new(
-                "SASRec",
-                &model as &dyn SequentialModel,
-            )?)?;
+            measured.model("SASRec", &model)?;
+        }
+        if self.blend.is_some() {
+            measured.model("blended teacher", &blend::load(context)?)?;
         }
         for (name, dir) in &self.models {
             let model = LlmRecommender::load(dir, &context.device)?;
-            add(&mut ModelScorer::new(
-                *name,
-                &model as &dyn SequentialModel,
-            )?)?;
+            measured.model(name, &model)?;
         }
         if let Some(bundle) = &self.bundle {
-            evaluations.push(evaluate_bundle(context, dataset, bundle)?);
+            measured.bundle(bundle)?;
         }
-        Ok(evaluations)
+        Ok(())
     }
 }
 
-fn evaluate_one(
-    context: &Context<'_>,
+/// What has been measured so far.
+struct Measured<'a> {
+    context: &'a Context<'a>,
+    dataset: &'a Dataset,
+    prior: Option<TransitionPrior>,
+    evaluations: Vec<Evaluation>,
+    /// Of each model, what the prior is worth beside it.
+    mixtures: BTreeMap<String, Mixture>,
+}
+
+impl Measured<'_> {
+    fn floor(&mut self, scorer: &mut dyn Scorer) -> Result<(), PipelineError> {
+        let counter = begin(self.context, self.dataset, scorer.name())?;
+        let mut progress = |done: usize, _total: usize| counter.set(done as u64);
+        let split = self.context.settings.evaluate.split;
+        let protocol = Protocol::default();
+        let evaluation = evaluate(scorer, self.dataset, split, protocol, &mut progress)?;
+        self.evaluations.push(evaluation);
+        Ok(())
+    }
+
+    /// A model alone, with the prior, and for test targets with the prior recounted.
+    fn model(&mut self, name: &str, model: &dyn SequentialModel) -> Result<(), PipelineError> {
+        let mut scorer = ModelScorer::new(name, model)?;
+        let Some(prior) = &self.prior else {
+            return self.floor(&mut scorer);
+        };
+        let (context, dataset) = (self.context, self.dataset);
+        let split = context.settings.evaluate.split;
+        let mixture = prior::mixture(context, dataset, &mut scorer, prior)?;
+        let mut priors = vec![(format!("{name} + prior"), prior.clone())];
+        if split == Split::Test && name == STUDENT {
+            let recounted = prior::recounted(context, dataset, prior)?;
+            priors.push((format!("{name} + prior of the day"), recounted));
+        }
+        let counter = begin(context, dataset, name)?;
+        let mut progress = |done: usize, _total: usize| counter.set(done as u64);
+        let evaluations = evaluate_with_prior(
+            &mut scorer,
+            dataset,
+            split,
+            Protocol::default(),
+            (&priors, mixture.weights),
+            &mut progress,
+        )?;
+        self.evaluations.extend(evaluations);
+        self.mixtures.insert(name.to_owned(), mixture);
+        Ok(())
+    }
+
+    /// The bundle as it is, and without its prior where it has one.
+    fn bundle(&mut self, bundle: &ExportedBundle) -> Result<(), PipelineError> {
+        let has_prior = Bundle::open(&bundle.path).map_err(ExportError::from)?;
+        let has_prior = has_prior.manifest().prior.is_some();
+        let mut runs = vec![(bundle.name.clone(), false)];
+        if has_prior {
+            runs.push((format!("{} without its prior", bundle.name), true));
+        }
+        for (name, without) in runs {
+            let evaluation =
+                evaluate_bundle(self.context, self.dataset, &bundle.path, &name, without)?;
+            self.evaluations.push(evaluation);
+        }
+        Ok(())
+    }
+}
+
+/// Says what is evaluated now, unless it is time to stop.
+fn begin<'a>(
+    context: &'a Context<'_>,
     dataset: &Dataset,
-    scorer: &mut dyn Scorer,
-) -> Result<Evaluation, PipelineError> {
+    name: &str,
+) -> Result<Box<dyn Counter + 'a>, PipelineError> {
     if context.stop.load(std::sync::atomic::Ordering::SeqCst) {
         return Err(PipelineError::Interrupted);
     }
-    let name = scorer.name().to_owned();
     context.reporter.say(&format!("evaluate: {name}"));
-    let counter = context
-        .reporter
-        .counter("evaluate", dataset.num_users() as u64);
-    let split = context.settings.evaluate.split;
-    let mut progress = |done: usize, _total: usize| counter.set(done as u64);
-    Ok(evaluate(
-        scorer,
-        dataset,
-        split,
-        Protocol::default(),
-        &mut progress,
-    )?)
+    let total = dataset.num_users() as u64;
+    Ok(context.reporter.counter("evaluate", total))
 }
 
 /// The bundle that export's record speaks of, if it is still there.
@@ -255,9 +342,10 @@ struct BundleEvaluation {
 fn evaluate_bundle(
     context: &Context<'_>,
     dataset: &Dataset,
-    bundle: &ExportedBundle,
+    bundle: &Path,
+    name: &str,
+    without_prior: bool,
 ) -> Result<Evaluation, PipelineError> {
-    let name = &bundle.name;
     context
         .reporter
         .say(&format!("evaluate: {name}, through slmrec-run"));
@@ -266,10 +354,13 @@ fn evaluate_bundle(
     let mut command = Command::new(runner(context)?);
     command
         .args(["evaluate", "--format", "json", "--bundle"])
-        .arg(&bundle.path)
+        .arg(bundle)
         .arg("--dataset")
         .arg(context.work().dataset())
         .args(["--split", split_name.as_str().unwrap_or_default()]);
+    if without_prior {
+        command.arg("--no-prior");
+    }
     let failed = |text: String| PipelineError::Runner(text);
     let output = command.output().map_err(|e| failed(e.to_string()))?;
     if !output.status.success() {
@@ -279,7 +370,7 @@ fn evaluate_bundle(
     let measured: BundleEvaluation = serde_json::from_slice(&output.stdout)
         .map_err(|e| failed(format!("its JSON is not an evaluation: {e}")))?;
     let evaluation = Evaluation::new(
-        name.as_str(),
+        name,
         dataset,
         split,
         Protocol::default(),

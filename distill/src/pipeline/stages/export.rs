@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use slmrec_core::hash;
-use slmrec_export::ExportOptions;
+use slmrec_export::{ExportOptions, ExportedPrior};
 
 use super::super::stage::{Stage, StageRecord, hash_input};
 use super::super::{Outcome, PipelineError, WorkDir};
-use super::{Context, input_hash, to_json};
+use super::{Context, input_hash, prior, to_json};
+use crate::evaluate::ModelScorer;
+use crate::model::{LlmRecommender, SequentialModel};
+use crate::prior::Mixture;
 
 /// Runs the stage. The bundle lies outside the work directory, so its hash is part of the figures
 /// and checked here.
@@ -19,27 +22,70 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
     let section = &context.settings.export;
     let student = WorkDir::finished(context.work.student(), "distill")?;
     let dataset = WorkDir::finished(context.work.dataset(), "prepare")?;
+    let mut inputs = BTreeMap::from([
+        ("student".to_owned(), input_hash(&student)?),
+        ("dataset".to_owned(), input_hash(&dataset)?),
+    ]);
+    if section.prior
+        && let Ok(prior) = WorkDir::finished(context.work.prior(), "prior fit")
+    {
+        inputs.insert("prior".to_owned(), input_hash(&prior)?);
+    }
     let stage = Stage {
         name: "export",
         dir: context.work.root().join("export"),
-        settings: to_json(section)?,
-        inputs: BTreeMap::from([
-            ("student".to_owned(), input_hash(&student)?),
-            ("dataset".to_owned(), input_hash(&dataset)?),
-        ]),
+        settings: to_json(&serde_json::json!({
+            "export": section,
+            "prior_validation_users": context.settings.prior.validation_users,
+            "seed": context.settings.seed,
+        }))?,
+        inputs,
     };
     let intact = bundle_is_intact(&stage.dir, &section.output)?;
     stage.run(context.force || !intact, context.reporter, |_dir| {
+        let (prior, mixture) = match exported_prior(context, &student)? {
+            Some((prior, mixture)) => (prior, Some(mixture)),
+            None => (None, None),
+        };
         let options = ExportOptions {
             precision: section.precision,
             portable: section.portable,
+            prior,
             ..ExportOptions::default()
         };
         let report = slmrec_export::export(&student, &dataset, &options, &section.output)?;
         let mut figures = to_json(&report)?;
+        figures["prior"] = to_json(&mixture)?;
         figures["file_sha256"] = hash_input(&section.output)?.into();
         Ok(figures)
     })
+}
+
+/// The prior that goes into the bundle, and what it is worth beside the student on the validation
+/// targets; `None` where there is none or none is wanted. A prior that does not help is left out.
+fn exported_prior(
+    context: &Context<'_>,
+    student: &Path,
+) -> Result<Option<(Option<ExportedPrior>, Mixture)>, PipelineError> {
+    if !context.settings.export.prior {
+        return Ok(None);
+    }
+    let Some(counts) = prior::read(context)? else {
+        let line = "export: no output of `slmrec-distill prior fit`, the bundle has no prior";
+        context.reporter.say(line);
+        return Ok(None);
+    };
+    let (dataset, _) = context.dataset()?;
+    let model = LlmRecommender::load(student, &context.device)?;
+    let mut scorer = ModelScorer::new("the student", &model as &dyn SequentialModel)?;
+    let mixture = prior::mixture(context, &dataset, &mut scorer, &counts)?;
+    let weights = mixture.weights;
+    if weights.alpha == 0.0 {
+        let line = "export: the prior does not help on the validation targets and is left out";
+        context.reporter.say(line);
+        return Ok(Some((None, mixture)));
+    }
+    Ok(Some((Some(ExportedPrior { counts, weights }), mixture)))
 }
 
 /// Whether the bundle is still the file that the record speaks of.

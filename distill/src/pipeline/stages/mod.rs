@@ -1,5 +1,6 @@
 //! The stages, one file each: settings and inputs in, a folder with its record out.
 
+pub mod blend;
 pub mod cache;
 pub mod distill;
 pub mod evaluate;
@@ -7,6 +8,7 @@ pub mod export;
 pub mod plan;
 pub mod prepare;
 pub mod pretrain;
+pub mod prior;
 pub mod teach;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ use std::sync::atomic::AtomicBool;
 use candle_core::Device;
 use slmrec_core::{Dataset, Split};
 
+use super::settings::TeacherChoice;
 use super::stage::{STATE_DIR, StageRecord, hash_input};
 use super::{PipelineError, PipelineSettings, Reporter, WorkDir};
 use crate::evaluate::{Comparison, sample_users, validation_ndcg};
@@ -87,9 +90,13 @@ impl<'a> Context<'a> {
 pub fn run_all(context: &Context<'_>) -> Result<(Comparison, Vec<StageRecord>), PipelineError> {
     let mut records = vec![
         prepare::run(context)?.record,
+        prior::run(context)?.record,
         pretrain::run(context)?.record,
         teach::run(context)?.record,
     ];
+    if context.settings.distill.teacher == TeacherChoice::Blend {
+        records.push(blend::run(context)?.record);
+    }
     records.extend(distill::run_ce_only(context)?.map(|outcome| outcome.record));
     records.push(distill::run(context)?.record);
     records.push(export::run(context)?.record);

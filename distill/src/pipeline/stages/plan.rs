@@ -5,7 +5,7 @@ use slmrec_core::Dataset;
 use slmrec_core::history::newest;
 
 use super::super::PipelineError;
-use super::super::settings::{LayerChoice, StudentStart, TeacherStatesChoice};
+use super::super::settings::{LayerChoice, StudentStart, TeacherChoice, TeacherStatesChoice};
 use super::cache::stored_positions;
 use super::teach::base_path;
 use super::{Context, seeded};
@@ -240,12 +240,22 @@ fn cache_size(
     let shape = RowShape {
         layers: objective.teacher_layers(teacher.layers as usize)?.len(),
         hidden_size: teacher.hidden as usize,
-        item_dim: run.items.1 as usize,
+        // A blend's user vector is those of its members side by side.
+        item_dim: run.items.1 as usize * members(context),
         top_k: objective.top_items(run.items.0 as usize),
     };
     let positions = stored_positions(objective.positions, section.train.targets);
     let rows = stored_rows(data, positions);
     Ok(Some(cache_bytes(rows, &shape, section.cache_shard_bytes())))
+}
+
+/// Number of models that teach.
+fn members(context: &Context<'_>) -> usize {
+    let blend = &context.settings.blend;
+    match context.settings.distill.teacher {
+        TeacherChoice::Decoder => 1,
+        TeacherChoice::Blend => 1 + usize::from(blend.decoder) + blend.more_sasrecs,
+    }
 }
 
 fn subject<'a>(

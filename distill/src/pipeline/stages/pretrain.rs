@@ -1,25 +1,37 @@
 //! `pretrain`: SASRec, whose item embeddings every later stage uses.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::super::stage::Stage;
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::plan::{self, TrainingRun};
-use super::{Context, Training, input_hash, seeded, to_json, vocabulary_hash};
+use super::{Context, Training, input_hash, to_json, vocabulary_hash};
 use crate::model::sasrec::SasRec;
-use crate::train::CrossEntropy;
+use crate::train::{CrossEntropy, TrainSettings};
 
 /// Runs the stage.
 ///
 /// # Errors
 /// No dataset, or training that fails.
 pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
+    let seed = context.settings.seed;
+    train(context, "pretrain", context.work.sasrec(), seed)
+}
+
+/// Trains a SASRec as `[pretrain]` says, with a seed and a place of its own.
+pub(super) fn train(
+    context: &Context<'_>,
+    name: &'static str,
+    dir: PathBuf,
+    seed: u64,
+) -> Result<Outcome, PipelineError> {
     let section = &context.settings.pretrain;
     let dataset_dir = WorkDir::finished(context.work.dataset(), "prepare")?;
     let stage = Stage {
-        name: "pretrain",
-        dir: context.work.sasrec(),
-        settings: serde_json::json!({ "pretrain": to_json(section)?, "seed": context.settings.seed }),
+        name,
+        dir,
+        settings: serde_json::json!({ "pretrain": to_json(section)?, "seed": seed }),
         inputs: BTreeMap::from([("dataset".to_owned(), input_hash(&dataset_dir)?)]),
     };
     stage.run(context.force, context.reporter, |dir| {
@@ -28,12 +40,15 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
         let model = SasRec::new(
             section.model.clone(),
             dataset.num_items(),
-            context.settings.seed,
+            seed,
             &context.device,
         )?;
-        let train = seeded(&section.train, context);
+        let train = TrainSettings {
+            seed,
+            ..section.train.clone()
+        };
         let training = Training {
-            label: "pretrain",
+            label: name,
             settings: &train,
             identity: format!("{} {:?}", stage.settings, stage.inputs),
             dir,

@@ -50,7 +50,10 @@ fn open(
 ) -> anyhow::Result<(Recommender, EngineReport, Duration)> {
     let path = bundle_search::find(bundle.bundle.as_deref())?;
     let started = Instant::now();
-    let recommender = Recommender::open(&path, &engine.options())?;
+    let mut recommender = Recommender::open(&path, &engine.options())?;
+    if let Some(pack) = &engine.pack {
+        recommender.apply_pack(pack)?;
+    }
     let took = started.elapsed();
     let report = EngineReport::from(recommender.engine());
     report.say();

@@ -1,17 +1,43 @@
 //! A bundle that is damaged, foreign or of the future.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use super::*;
+use crate::hash;
 use crate::item_table::RowType;
 use crate::manifest::{
-    DataEntry, EncoderEntry, GraphTarget, ItemsEntry, ModelEntry, Precision, PromptEntry, Readout,
-    Sample,
+    DataEntry, EncoderEntry, FORMAT_VERSION, GraphTarget, ItemsEntry, ModelEntry, PRIOR_FEATURE,
+    Precision, PromptEntry, Readout, Sample,
 };
-use crate::vocabulary::Item;
+use crate::pack::{PRIOR_MEMBER, Pack, PackManifest};
+use crate::prior::{PriorSettings, PriorWeights};
+use crate::vocabulary::{Item, ItemIndex};
+
+fn prior_entry() -> PriorEntry {
+    PriorEntry {
+        member: PRIOR_MEMBER.into(),
+        settings: PriorSettings::WINDOW_5,
+        weights: PriorWeights {
+            alpha: 2.0,
+            beta: 0.1,
+        },
+        interactions: 7,
+    }
+}
+
+/// 2 was seen beside 1 so many times.
+fn prior(count: f32) -> TransitionPrior {
+    let rows = [vec![], vec![(ItemIndex(2), count)], vec![]];
+    let occurrences = vec![0.0, 4.0, 3.0];
+    TransitionPrior::new(PriorSettings::WINDOW_5, occurrences, rows, 9).expect("valid")
+}
 
 fn manifest() -> Manifest {
     Manifest {
         format_version: FORMAT_VERSION,
-        required_features: vec![],
+        required_features: vec![PRIOR_FEATURE.into()],
+        prior: Some(prior_entry()),
         created_by: "test".into(),
         precision: Precision::Fp32,
         encoders: vec![EncoderEntry {
@@ -85,6 +111,7 @@ fn writer() -> BundleWriter {
         (0..2000u32).flat_map(|i| (i * i).to_le_bytes()).collect(),
     );
     writer.add("of-the-future.bin", vec![7; 100]);
+    writer.add(PRIOR_MEMBER, prior(3.0).to_bytes().expect("bytes"));
     writer
 }
 
@@ -96,12 +123,13 @@ fn read_all(path: &Path) -> Result<String, BundleError> {
     let table = bundle.item_table()?;
     let encoder = bundle.member("encoder.onnx")?;
     Ok(format!(
-        "{:?} {:?} {:?} {:?} {:?} {:?}",
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         bundle.manifest().clone(),
         vocabulary.items(),
         table,
         bundle.samples()?,
         bundle.popularity()?,
+        bundle.prior()?,
         hash::sha256_hex(&encoder),
     ))
 }
@@ -170,4 +198,76 @@ fn counts_must_agree_with_the_manifest() {
     let mut bundle = Bundle::open(&write(dir.path(), wrong)).expect("opens");
     assert!(bundle.vocabulary().is_err());
     assert!(bundle.item_table().is_err());
+    let error = bundle.prior().expect_err("refused").to_string();
+    assert!(
+        error.contains("expected the prior's occurrences: 4"),
+        "{error}"
+    );
+}
+
+#[test]
+fn weights_that_cannot_be_calculated_with_are_refused() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let mut wrong = manifest();
+    wrong.prior = Some(PriorEntry {
+        weights: PriorWeights {
+            alpha: 1.0,
+            beta: 0.0,
+        },
+        ..prior_entry()
+    });
+    let mut bundle = Bundle::open(&write(dir.path(), wrong)).expect("opens");
+    assert!(bundle.prior().is_err());
+}
+
+fn write_pack(path: &Path, bundle_sha256: &str) {
+    let mut writer = BundleWriter::new();
+    writer.add(PRIOR_MEMBER, prior(5.0).to_bytes().expect("bytes"));
+    let manifest = PackManifest {
+        format_version: FORMAT_VERSION,
+        required_features: vec![PRIOR_FEATURE.into()],
+        created_by: "test".into(),
+        bundle_sha256: bundle_sha256.into(),
+        prior: Some(prior_entry()),
+        members: BTreeMap::new(),
+    };
+    writer.write(path, manifest).expect("writes");
+}
+
+#[test]
+fn a_pack_belongs_to_one_bundle() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let bundle = write(dir.path(), manifest());
+    let opened = Bundle::open(&bundle).expect("opens");
+    let pack = dir.path().join("p.delta");
+    write_pack(&pack, opened.sha256());
+    let mut found = Pack::open(&pack, &opened).expect("opens");
+    assert_eq!(found.prior().expect("reads"), Some(prior(5.0)));
+    write_pack(&pack, "of another");
+    let error = Pack::open(&pack, &opened).expect_err("refused").to_string();
+    assert!(error.contains("found one of of another"), "{error}");
+    // One kind of file is not taken for the other.
+    let error = Pack::open(&bundle, &opened)
+        .expect_err("refused")
+        .to_string();
+    assert!(error.contains("not a slmrec pack"), "{error}");
+    let error = Bundle::open(&pack).expect_err("refused").to_string();
+    assert!(error.contains("not a slmrec bundle"), "{error}");
+}
+
+#[test]
+fn a_damaged_pack_is_refused_or_changes_nothing() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let bundle = Bundle::open(&write(dir.path(), manifest())).expect("opens");
+    let pack = dir.path().join("p.delta");
+    write_pack(&pack, bundle.sha256());
+    let good = std::fs::read(&pack).expect("file");
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1 << (at % 8);
+        std::fs::write(&pack, &bad).expect("flip");
+        if let Ok(Some(found)) = Pack::open(&pack, &bundle).and_then(|mut pack| pack.prior()) {
+            assert_eq!(found, prior(5.0), "flip at byte {at}");
+        }
+    }
 }

@@ -1,0 +1,174 @@
+//! `blend`: several models as one teacher, their weights by the validation targets.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use slmrec_core::atomic;
+
+use super::super::stage::{Stage, io_error};
+use super::super::{Outcome, PipelineError, WorkDir};
+use super::{Context, input_hash, pretrain, to_json};
+use crate::evaluate::weigh;
+use crate::model::sasrec::SasRec;
+use crate::model::{Blend, LlmRecommender, Member, SequentialModel};
+
+const DESCRIPTION_FILE: &str = "blend.json";
+/// Between the seeds of the members, so that no member's stream is another one's.
+const SEED_STEP: u64 = 1000;
+
+/// `blend.json`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Description {
+    members: Vec<MemberEntry>,
+}
+
+/// A member, the decoder first where there is one.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemberEntry {
+    kind: Kind,
+    /// Its folder within the work directory.
+    folder: String,
+    /// Hash of the folder's files.
+    sha256: String,
+    weight: f64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Decoder,
+    SasRec,
+}
+
+/// Trains the members that are missing and weighs all.
+///
+/// # Errors
+/// Missing earlier stages, a blend of nothing, or training that fails.
+pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
+    let section = &context.settings.blend;
+    for number in 1..=section.more_sasrecs {
+        let seed = context
+            .settings
+            .seed
+            .wrapping_add(SEED_STEP * number as u64);
+        pretrain::train(
+            context,
+            "blend-sasrec",
+            context.work.blend_sasrec(number),
+            seed,
+        )?;
+    }
+    let members = members(context)?;
+    let mut inputs: BTreeMap<String, String> = (members.iter())
+        .map(|member| (member.folder.clone(), member.sha256.clone()))
+        .collect();
+    let dataset_dir = WorkDir::finished(context.work.dataset(), "prepare")?;
+    inputs.insert("dataset".to_owned(), input_hash(&dataset_dir)?);
+    let stage = Stage {
+        name: "blend",
+        dir: context.work.blend(),
+        settings: serde_json::json!({ "blend": to_json(section)?, "seed": context.settings.seed }),
+        inputs,
+    };
+    stage.run(context.force, context.reporter, |dir| {
+        let (dataset, _) = context.dataset()?;
+        let models = members
+            .iter()
+            .map(|member| load_member(context, member))
+            .collect::<Result<Vec<_>, _>>()?;
+        let borrowed: Vec<&dyn SequentialModel> = models.iter().map(AsRef::as_ref).collect();
+        let found = weigh(&borrowed, &dataset, context.settings.seed)?;
+        let mut weighed = members.clone();
+        for (member, weight) in weighed.iter_mut().zip(&found.weights) {
+            member.weight = *weight;
+        }
+        let figures = serde_json::json!({
+            "validation_ndcg_10": found.ndcg_10,
+            "validation_users": found.users,
+            "members": weighed.iter().zip(&found.alone).map(|(member, alone)| serde_json::json!({
+                "folder": member.folder, "weight": member.weight, "validation_ndcg_10": alone,
+            })).collect::<Vec<_>>(),
+        });
+        // A member without a weight would only cost time.
+        weighed.retain(|member| member.weight > 0.0 || member.kind == Kind::Decoder);
+        let json = to_json(&Description { members: weighed })?.to_string();
+        let path = dir.join(DESCRIPTION_FILE);
+        atomic::write(&path, json.as_bytes()).map_err(|e| io_error(&path, e))?;
+        Ok(figures)
+    })
+}
+
+fn members(context: &Context<'_>) -> Result<Vec<MemberEntry>, PipelineError> {
+    let (section, work) = (&context.settings.blend, context.work());
+    let mut folders = Vec::new();
+    if section.decoder {
+        folders.push((Kind::Decoder, work.teacher(), "teach"));
+    }
+    folders.push((Kind::SasRec, work.sasrec(), "pretrain"));
+    let more = (1..=section.more_sasrecs).map(|number| work.blend_sasrec(number));
+    folders.extend(more.map(|dir| (Kind::SasRec, dir, "blend")));
+    let entry = |(kind, dir, stage): (Kind, PathBuf, &'static str)| {
+        let dir = WorkDir::finished(dir, stage)?;
+        Ok(MemberEntry {
+            kind,
+            folder: dir
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            sha256: input_hash(&dir)?,
+            weight: 0.0,
+        })
+    };
+    folders.into_iter().map(entry).collect()
+}
+
+fn load_member(
+    context: &Context<'_>,
+    member: &MemberEntry,
+) -> Result<Box<dyn SequentialModel>, PipelineError> {
+    let dir = context.work().root().join(&member.folder);
+    Ok(match member.kind {
+        Kind::Decoder => Box::new(LlmRecommender::load(&dir, &context.device)?),
+        Kind::SasRec => Box::new(SasRec::load(&dir, &context.device)?.0),
+    })
+}
+
+/// The blend that the stage left.
+///
+/// # Errors
+/// A stage that has not run, or members that have changed since.
+pub(super) fn load(context: &Context<'_>) -> Result<Blend, PipelineError> {
+    let dir = WorkDir::finished(context.work.blend(), "blend")?;
+    let path = dir.join(DESCRIPTION_FILE);
+    let bytes = std::fs::read(&path).map_err(|e| io_error(&path, e))?;
+    let description: Description =
+        serde_json::from_slice(&bytes).map_err(|e| wrong(&path, e.to_string()))?;
+    let mut members = Vec::new();
+    for member in &description.members {
+        let found = input_hash(&context.work().root().join(&member.folder))?;
+        if found != member.sha256 {
+            return Err(wrong(
+                &path,
+                format!("{} with other weights", member.folder),
+            ));
+        }
+        members.push(Member {
+            model: load_member(context, member)?,
+            weight: member.weight,
+        });
+    }
+    Ok(Blend::new(members)?)
+}
+
+fn wrong(path: &Path, found: String) -> PipelineError {
+    PipelineError::Content {
+        path: path.to_owned(),
+        expected: "members as `slmrec-distill blend` weighed them".into(),
+        found,
+        hint: "run `slmrec-distill blend` again".into(),
+    }
+}

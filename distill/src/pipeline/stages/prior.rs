@@ -1,0 +1,172 @@
+//! `prior fit`: the counts that stand beside every model.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use serde::{Deserialize, Serialize};
+use slmrec_core::prior::{PriorSettings, TransitionPrior};
+use slmrec_core::{Dataset, Split, atomic};
+
+use super::super::stage::{Stage, io_error};
+use super::super::{Outcome, PipelineError, WorkDir};
+use super::{Context, input_hash, to_json};
+use crate::evaluate::{Scorer, sample_users};
+use crate::prior::counting::{count, sequences_before_test, training_sequences};
+use crate::prior::tuning::TuneError;
+use crate::prior::{Mixture, mix, tune};
+
+/// How the counts are read.
+const DESCRIPTION_FILE: &str = "prior.json";
+/// The counts.
+const COUNTS_FILE: &str = slmrec_core::pack::PRIOR_MEMBER;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Description {
+    settings: PriorSettings,
+    items: usize,
+}
+
+/// Runs the stage.
+///
+/// # Errors
+/// No dataset, or one without validation targets.
+pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
+    let section = &context.settings.prior;
+    if let Some(settings) = &section.settings {
+        settings.check()?;
+    }
+    let dataset_dir = WorkDir::finished(context.work.dataset(), "prepare")?;
+    let stage = Stage {
+        name: "prior",
+        dir: context.work.prior(),
+        settings: serde_json::json!({ "prior": to_json(section)?, "seed": context.settings.seed }),
+        inputs: BTreeMap::from([("dataset".to_owned(), input_hash(&dataset_dir)?)]),
+    };
+    stage.run(context.force, context.reporter, |dir| {
+        let (dataset, _) = context.dataset()?;
+        let (prior, figures) = fit(context, &dataset)?;
+        let prior = prior.rounded();
+        write(dir, COUNTS_FILE, &prior.to_bytes()?)?;
+        let description = Description {
+            settings: *prior.settings(),
+            items: prior.num_items(),
+        };
+        write(
+            dir,
+            DESCRIPTION_FILE,
+            to_json(&description)?.to_string().as_bytes(),
+        )?;
+        Ok(figures)
+    })
+}
+
+fn fit(
+    context: &Context<'_>,
+    dataset: &Dataset,
+) -> Result<(TransitionPrior, serde_json::Value), PipelineError> {
+    let section = &context.settings.prior;
+    if let Some(settings) = section.settings {
+        let sequences = training_sequences(dataset);
+        let prior = count(
+            &sequences,
+            dataset.num_items(),
+            settings,
+            section.neighbours,
+        )?;
+        let figures = figures(&prior);
+        return Ok((prior, figures));
+    }
+    let users = validation_users(context, dataset);
+    let go_on = || !context.stop.load(Ordering::SeqCst);
+    let tuned =
+        tune(dataset, users.as_deref(), section.neighbours, &go_on).map_err(|e| match e {
+            TuneError::Interrupted => PipelineError::Interrupted,
+            TuneError::Evaluate(e) => e.into(),
+            TuneError::Prior(e) => PipelineError::Prior(e),
+        })?;
+    let mut figures = figures(&tuned.prior);
+    figures["validation_ndcg_10"] = tuned.ndcg_10.into();
+    figures["validation_users"] = tuned.users.into();
+    figures["settings_compared"] = tuned.compared.into();
+    Ok((tuned.prior, figures))
+}
+
+fn figures(prior: &TransitionPrior) -> serde_json::Value {
+    serde_json::json!({
+        "settings": prior.settings(),
+        "pairs": prior.num_pairs(),
+        "interactions": prior.interactions(),
+    })
+}
+
+/// The users whose validation targets choose settings and weights; `None` for all.
+pub(super) fn validation_users(context: &Context<'_>, dataset: &Dataset) -> Option<Vec<usize>> {
+    let most = context.settings.prior.validation_users;
+    sample_users(dataset, Split::Validation, most, context.settings.seed)
+}
+
+/// The prior of the stage, if it has finished.
+///
+/// # Errors
+/// Files that are not what the stage wrote.
+pub(super) fn read(context: &Context<'_>) -> Result<Option<TransitionPrior>, PipelineError> {
+    let Ok(dir) = WorkDir::finished(context.work.prior(), "prior fit") else {
+        return Ok(None);
+    };
+    let path = dir.join(DESCRIPTION_FILE);
+    let wrong = |path: &Path, found: String| PipelineError::Content {
+        path: path.to_owned(),
+        expected: "what `slmrec-distill prior fit` wrote".into(),
+        found,
+        hint: "run `slmrec-distill prior fit --force`".into(),
+    };
+    let json = std::fs::read(&path).map_err(|e| io_error(&path, e))?;
+    let description: Description =
+        serde_json::from_slice(&json).map_err(|e| wrong(&path, e.to_string()))?;
+    let path = dir.join(COUNTS_FILE);
+    let bytes = std::fs::read(&path).map_err(|e| io_error(&path, e))?;
+    TransitionPrior::from_bytes(&bytes, description.settings, description.items)
+        .map(Some)
+        .map_err(|e| wrong(&path, e.to_string()))
+}
+
+/// The same counts, with the validation items counted too: what a refresh on the day of the test
+/// gives.
+pub(super) fn recounted(
+    context: &Context<'_>,
+    dataset: &Dataset,
+    prior: &TransitionPrior,
+) -> Result<TransitionPrior, PipelineError> {
+    let most = context.settings.prior.neighbours;
+    let sequences = sequences_before_test(dataset);
+    let recounted = count(&sequences, dataset.num_items(), *prior.settings(), most)?;
+    Ok(recounted.rounded())
+}
+
+/// What the prior is worth beside a system, on the validation targets.
+pub(super) fn mixture(
+    context: &Context<'_>,
+    dataset: &Dataset,
+    scorer: &mut dyn Scorer,
+    prior: &TransitionPrior,
+) -> Result<Mixture, PipelineError> {
+    let users = validation_users(context, dataset);
+    let name = scorer.name().to_owned();
+    let total = users.as_ref().map_or(dataset.num_users(), Vec::len);
+    let counter = context.reporter.counter("prior", total as u64);
+    let mut progress = |done: usize, _total: usize| counter.set(done as u64);
+    let mixture = mix(scorer, dataset, prior, users.as_deref(), &mut progress)?;
+    drop(counter);
+    context.reporter.say(&format!(
+        "prior beside {name}: alpha {}, beta {}, validation NDCG@10 {:.4} -> {:.4}",
+        mixture.weights.alpha, mixture.weights.beta, mixture.ndcg_10_without, mixture.ndcg_10_with
+    ));
+    Ok(mixture)
+}
+
+fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), PipelineError> {
+    let path = dir.join(name);
+    atomic::write(&path, bytes).map_err(|e| io_error(&path, e))
+}

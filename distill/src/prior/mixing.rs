@@ -1,0 +1,192 @@
+//! How much a prior should say beside a model: alpha and beta by validation.
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use slmrec_core::metrics::Metric;
+use slmrec_core::prior::{PriorWeights, SparseSums, TransitionPrior};
+use slmrec_core::{Dataset, ItemIndex, Split};
+
+use crate::evaluate::{Case, EvaluateError, Scorer, for_each_batch, held_out_cases};
+
+/// The grid. A model trained by cross-entropy gives logarithms of probabilities, which is what the
+/// prior adds, so weights around 1 to 4 are what one expects.
+const ALPHAS: [f32; 11] = [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0];
+const BETAS: [f32; 12] = [
+    1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0,
+];
+/// Ranks beyond this are all the same to NDCG@10.
+const DEPTH: usize = 10;
+
+/// What a prior is worth beside a model.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mixture {
+    /// The best weights; an `alpha` of 0 where the prior does not help.
+    pub weights: PriorWeights,
+    /// NDCG@10 of the model alone on the validation targets, seen items removed.
+    pub ndcg_10_without: f64,
+    /// The same with the prior at these weights.
+    pub ndcg_10_with: f64,
+    /// How many users were asked.
+    pub users: usize,
+}
+
+/// Tries all weights of a grid on the validation targets; among equal ones the smallest `alpha`.
+/// `users` limits it to some places of the dataset.
+///
+/// # Errors
+/// A scorer that fails; a dataset without validation targets.
+pub fn mix(
+    scorer: &mut dyn Scorer,
+    dataset: &Dataset,
+    prior: &TransitionPrior,
+    users: Option<&[usize]>,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Mixture, EvaluateError> {
+    let cases = held_out_cases(dataset, Split::Validation, users)?;
+    let ranks = for_each_batch(scorer, dataset, &cases, progress, |case, scores| {
+        Ok(ranks_of_grid(prior, case, scores))
+    })?;
+    let grid: Vec<PriorWeights> = grid().collect();
+    let ndcg: Vec<f64> = (0..grid.len())
+        .into_par_iter()
+        .map(|at| {
+            let of_weights: Vec<u32> = ranks.iter().map(|r| u32::from(r[at])).collect();
+            Metric::Ndcg(10).mean(&of_weights)
+        })
+        .collect();
+    let mut best = 0;
+    for (at, value) in ndcg.iter().enumerate() {
+        if *value > ndcg[best] {
+            best = at;
+        }
+    }
+    Ok(Mixture {
+        weights: grid[best],
+        ndcg_10_without: ndcg[0],
+        ndcg_10_with: ndcg[best],
+        users: cases.len(),
+    })
+}
+
+/// All weights, `alpha` ascending; the first has an `alpha` of 0.
+fn grid() -> impl Iterator<Item = PriorWeights> {
+    ALPHAS.into_iter().flat_map(|alpha| {
+        let betas = if alpha == 0.0 { &BETAS[..1] } else { &BETAS };
+        betas.iter().map(move |&beta| PriorWeights { alpha, beta })
+    })
+}
+
+/// The rank of a user's target under all weights, at most `DEPTH + 1`.
+fn ranks_of_grid(prior: &TransitionPrior, case: &Case<'_>, scores: &[f32]) -> Vec<u8> {
+    let mut sums = SparseSums::default();
+    prior.sum(case.history, &mut sums);
+    let seen = |item: ItemIndex| case.history.contains(&item);
+    let score = |item: ItemIndex| scores[item.row() - 1];
+    let counted: Vec<(f32, f32)> = (sums.iter())
+        .filter(|&(item, _)| item != case.target && !seen(item))
+        .map(|(item, sum)| (score(item), sum))
+        .collect();
+    let others = best_without_count(case, scores, &sums);
+    let (own_score, own_sum) = (score(case.target), sums.get(case.target));
+    let rank = |PriorWeights { alpha, beta }| {
+        let with = |score: f32, sum: f32| score + alpha * (sum / beta).ln_1p();
+        let own = with(own_score, own_sum);
+        let others = others.iter().filter(|score| **score >= own).count();
+        let counted = (counted.iter()).filter(|(score, sum)| with(*score, *sum) >= own);
+        // A rank beyond the depth is as good as any other.
+        (1 + others + counted.take(DEPTH).count()).min(DEPTH + 1) as u8
+    };
+    grid().map(rank).collect()
+}
+
+/// The best scores of the items that the prior leaves as they are.
+fn best_without_count(case: &Case<'_>, scores: &[f32], sums: &SparseSums) -> Vec<f32> {
+    let mut seen: Vec<u32> = case.history.iter().map(|item| item.0).collect();
+    seen.sort_unstable();
+    let mut best: Vec<f32> = Vec::with_capacity(DEPTH + 1);
+    for (row, &score) in (1u32..).zip(scores) {
+        let worth = best.len() < DEPTH || score > best[best.len() - 1];
+        let item = ItemIndex(row);
+        if !worth || item == case.target || sums.get(item) > 0.0 {
+            continue;
+        }
+        if seen.binary_search(&row).is_err() {
+            let at = best.partition_point(|known| *known >= score);
+            best.insert(at, score);
+            best.truncate(DEPTH);
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::testing::dataset;
+    use crate::evaluate::{Popularity, validation_ndcg_of};
+    use crate::prior::counting::training_sequences;
+    use crate::prior::{WithPrior, count};
+    use slmrec_core::prior::PriorSettings;
+
+    fn chains() -> Dataset {
+        let sequences: Vec<Vec<u32>> = (0..60u32)
+            .map(|user| (0..8).map(|step| 1 + (user * 5 + step * 3) % 50).collect())
+            .collect();
+        let borrowed: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+        dataset(50, &borrowed)
+    }
+
+    #[test]
+    fn figures_are_those_of_the_evaluation() {
+        let data = chains();
+        let prior = count(&training_sequences(&data), 50, PriorSettings::WINDOW_5, 99);
+        let prior = prior.expect("counts");
+        let mut floor = Popularity::fit(&data);
+        let mixture = mix(&mut floor, &data, &prior, None, &mut |_, _| ()).expect("mixes");
+        assert!(
+            mixture.ndcg_10_with > mixture.ndcg_10_without + 0.1,
+            "{mixture:?}"
+        );
+        let alone = validation_ndcg_of(&mut Popularity::fit(&data), &data, None);
+        assert_eq!(alone.expect("evaluates"), mixture.ndcg_10_without);
+        let mut both = WithPrior::new("both", &mut floor, &prior, mixture.weights);
+        let both = validation_ndcg_of(&mut both, &data, None);
+        assert_eq!(both.expect("evaluates"), mixture.ndcg_10_with);
+    }
+
+    #[test]
+    fn a_prior_that_does_not_help_gets_no_weight() {
+        let data = chains();
+        // The model knows the chain, the prior counts something else.
+        struct Knows;
+        impl Scorer for Knows {
+            fn name(&self) -> &'static str {
+                "knows"
+            }
+            fn scores(
+                &mut self,
+                histories: &[&[ItemIndex]],
+            ) -> Result<Vec<Vec<f32>>, EvaluateError> {
+                let score = |history: &&[ItemIndex]| {
+                    let next = (history[history.len() - 1].0 - 1 + 3) % 50;
+                    (0..50)
+                        .map(|row| f32::from(u8::from(row == next)))
+                        .collect()
+                };
+                Ok(histories.iter().map(score).collect())
+            }
+        }
+        let other = dataset(50, &[&[9, 4, 9, 4, 1, 1], &[7, 30, 7, 1, 1]]);
+        let prior = count(&training_sequences(&other), 50, PriorSettings::WINDOW_5, 99);
+        let mixture = mix(
+            &mut Knows,
+            &data,
+            &prior.expect("counts"),
+            None,
+            &mut |_, _| (),
+        );
+        let mixture = mixture.expect("mixes");
+        assert_eq!(mixture.weights.alpha, 0.0);
+        assert_eq!(mixture.ndcg_10_with, mixture.ndcg_10_without);
+    }
+}

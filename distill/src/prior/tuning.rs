@@ -1,0 +1,268 @@
+//! How pairs are best counted and read, by the counts' own ranking of the validation targets.
+
+use rayon::prelude::*;
+use slmrec_core::metrics::Metric;
+use slmrec_core::prior::{Direction, PriorError, PriorSettings, SparseSums, TransitionPrior};
+use slmrec_core::{Dataset, Split};
+
+use super::counting::{CountedSequence, count, training_sequences};
+use crate::evaluate::{Case, EvaluateError, held_out_cases};
+
+/// Rounds over all settings; each ends with the best value of every one.
+const ROUNDS: usize = 2;
+/// Where the search begins beside [`PriorSettings::WINDOW_5`]: what did best on MovieLens-100K.
+const WIDE: PriorSettings = PriorSettings {
+    window: 20,
+    distance_power: 0.7,
+    direction: Direction::Both,
+    popularity_power: 0.3,
+    normalise_rows: true,
+    last_items: 10,
+    decay: 0.8,
+};
+
+/// Why a prior could not be tuned.
+#[derive(Debug, thiserror::Error)]
+pub enum TuneError {
+    /// No validation targets.
+    #[error(transparent)]
+    Evaluate(#[from] EvaluateError),
+    /// Counting failed.
+    #[error(transparent)]
+    Prior(#[from] PriorError),
+    /// The search was asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// What a search found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TunedPrior {
+    /// The training sequences, counted with the best settings.
+    pub prior: TransitionPrior,
+    /// Its NDCG@10 on the validation targets, seen items removed, of the counts alone.
+    pub ndcg_10: f64,
+    /// How many settings were compared.
+    pub compared: usize,
+    /// How many users were asked.
+    pub users: usize,
+}
+
+/// Searches the settings one after the other, from two starting points. `users` limits the
+/// validation to some places of the dataset; `go_on` is asked before each comparison.
+///
+/// # Errors
+/// A dataset without validation targets; `go_on` said no.
+pub fn tune(
+    dataset: &Dataset,
+    users: Option<&[usize]>,
+    most: usize,
+    go_on: &dyn Fn() -> bool,
+) -> Result<TunedPrior, TuneError> {
+    let mut search = Search {
+        dataset,
+        sequences: training_sequences(dataset),
+        cases: held_out_cases(dataset, Split::Validation, users)?,
+        most,
+        counted: None,
+        compared: 0,
+        go_on,
+    };
+    let starts = [PriorSettings::WINDOW_5, WIDE];
+    let mut best: Option<(PriorSettings, f64)> = None;
+    for start in starts {
+        search.compare(start, &mut best)?;
+    }
+    for _ in 0..ROUNDS {
+        for choices in [counting_choices, reading_choices] {
+            let Some((centre, _)) = best else { break };
+            let mut round = best;
+            for change in choices() {
+                let mut settings = round.map_or(centre, |(settings, _)| settings);
+                change.apply(&mut settings);
+                search.compare(settings, &mut round)?;
+            }
+            best = round;
+        }
+    }
+    let settings = best.map_or(PriorSettings::WINDOW_5, |(settings, _)| settings);
+    let prior = count(&search.sequences, dataset.num_items(), settings, most)?;
+    Ok(TunedPrior {
+        ndcg_10: ndcg_10(&prior, &search.cases),
+        prior,
+        compared: search.compared,
+        users: search.cases.len(),
+    })
+}
+
+/// One setting's other value.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Window(usize),
+    DistancePower(f32),
+    Direction(Direction),
+    PopularityPower(f32),
+    NormaliseRows(bool),
+    LastItems(usize),
+    Decay(f32),
+}
+
+impl Change {
+    fn apply(self, settings: &mut PriorSettings) {
+        match self {
+            Self::Window(value) => settings.window = value,
+            Self::DistancePower(value) => settings.distance_power = value,
+            Self::Direction(value) => settings.direction = value,
+            Self::PopularityPower(value) => settings.popularity_power = value,
+            Self::NormaliseRows(value) => settings.normalise_rows = value,
+            Self::LastItems(value) => settings.last_items = value,
+            Self::Decay(value) => settings.decay = value,
+        }
+    }
+}
+
+/// What needs new counts.
+fn counting_choices() -> Vec<Change> {
+    let windows = [1, 2, 3, 5, 10, 20, 40].map(Change::Window);
+    let powers = [0.0, 0.4, 0.7, 1.0].map(Change::DistancePower);
+    let directions = [Direction::Later, Direction::Both].map(Change::Direction);
+    windows
+        .into_iter()
+        .chain(powers)
+        .chain(directions)
+        .collect()
+}
+
+/// What only reads them in another way.
+fn reading_choices() -> Vec<Change> {
+    let powers = [0.0, 0.15, 0.3, 0.5].map(Change::PopularityPower);
+    let normalised = [false, true].map(Change::NormaliseRows);
+    let last = [1, 3, 5, 10, 20, 50].map(Change::LastItems);
+    let decays = [0.3, 0.5, 0.7, 0.8, 0.9, 1.0].map(Change::Decay);
+    (powers.into_iter())
+        .chain(normalised)
+        .chain(last)
+        .chain(decays)
+        .collect()
+}
+
+struct Search<'a> {
+    dataset: &'a Dataset,
+    sequences: Vec<CountedSequence<'a>>,
+    cases: Vec<Case<'a>>,
+    most: usize,
+    /// The counts of the last comparison.
+    counted: Option<TransitionPrior>,
+    compared: usize,
+    go_on: &'a dyn Fn() -> bool,
+}
+
+impl Search<'_> {
+    /// Puts `settings` in the place of `best` where they rank better.
+    fn compare(
+        &mut self,
+        settings: PriorSettings,
+        best: &mut Option<(PriorSettings, f64)>,
+    ) -> Result<(), TuneError> {
+        if best.is_some_and(|(known, _)| known == settings) {
+            return Ok(());
+        }
+        if !(self.go_on)() {
+            return Err(TuneError::Interrupted);
+        }
+        let prior = match self.counted.take() {
+            Some(prior) if same_counts(prior.settings(), &settings) => prior.read_as(settings)?,
+            _ => count(
+                &self.sequences,
+                self.dataset.num_items(),
+                settings,
+                self.most,
+            )?,
+        };
+        let ndcg = ndcg_10(&prior, &self.cases);
+        self.counted = Some(prior);
+        self.compared += 1;
+        if best.is_none_or(|(_, best)| ndcg > best) {
+            *best = Some((settings, ndcg));
+        }
+        Ok(())
+    }
+}
+
+/// Whether settings differ in the reading only. What is kept of long rows goes by the reading's
+/// weights, so a change there is a new count where rows are cut; that is taken as the same here.
+fn same_counts(a: &PriorSettings, b: &PriorSettings) -> bool {
+    (a.window, a.distance_power, a.direction) == (b.window, b.distance_power, b.direction)
+}
+
+/// NDCG@10 of the counts alone, seen items removed; a target without a count is a miss.
+fn ndcg_10(prior: &TransitionPrior, cases: &[Case<'_>]) -> f64 {
+    let ranks: Vec<u32> = cases
+        .par_iter()
+        .map_init(SparseSums::default, |sums, case| {
+            prior.sum(case.history, sums);
+            let own = sums.get(case.target);
+            if own <= 0.0 {
+                return u32::MAX;
+            }
+            let better = sums.iter().filter(|&(item, sum)| {
+                sum >= own && item != case.target && !case.history.contains(&item)
+            });
+            1 + better.count() as u32
+        })
+        .collect();
+    Metric::Ndcg(10).mean(&ranks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::testing::dataset;
+
+    /// Items follow each other in a ring, at a distance of two, with other items between.
+    fn ring() -> Dataset {
+        let sequences: Vec<Vec<u32>> = (0..40u32)
+            .map(|user| {
+                let ring = (0..6).map(|step| 1 + (user + step) % 10);
+                ring.flat_map(|item| [item, 11 + (item * 7 + user * 3) % 29])
+                    .take(11)
+                    .collect()
+            })
+            .collect();
+        let borrowed: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+        dataset(40, &borrowed)
+    }
+
+    #[test]
+    fn finds_settings_at_least_as_good_as_where_it_began() {
+        let data = ring();
+        let tuned = tune(&data, None, usize::MAX, &|| true).expect("tunes");
+        let cases = held_out_cases(&data, Split::Validation, None).expect("targets");
+        for start in [PriorSettings::WINDOW_5, WIDE] {
+            let prior = count(&training_sequences(&data), 40, start, usize::MAX).expect("counts");
+            assert!(ndcg_10(&prior, &cases) <= tuned.ndcg_10);
+        }
+        assert!(tuned.compared > 30 && tuned.users == 40);
+        assert_eq!(
+            tune(&data, None, usize::MAX, &|| true).expect("tunes"),
+            tuned
+        );
+    }
+
+    #[test]
+    fn can_be_stopped() {
+        let stopped = tune(&ring(), None, usize::MAX, &|| false);
+        assert!(matches!(stopped, Err(TuneError::Interrupted)));
+    }
+
+    #[test]
+    fn ranks_by_hand() {
+        // Training parts: 1 2 | 1 3 | 3 1; validation targets 3, 2 and 4.
+        let data = dataset(4, &[&[1, 2, 3, 4], &[1, 3, 2, 4], &[3, 1, 4, 2]]);
+        let cases = held_out_cases(&data, Split::Validation, None).expect("targets");
+        let prior = count(&training_sequences(&data), 4, PriorSettings::WINDOW_5, 9);
+        // User 0 has seen 1 and 2: 3 is the only other. User 1: 2 likewise. User 2: 4 has no count.
+        let ndcg = ndcg_10(&prior.expect("counts"), &cases);
+        assert!((ndcg - 2.0 / 3.0).abs() < 1e-12, "{ndcg}");
+    }
+}

@@ -65,6 +65,48 @@ impl HistoryBatch {
         self.lengths.len()
     }
 
+    /// The real items, row after row without padding, u32 `[tokens]`.
+    ///
+    /// # Errors
+    /// Only what candle reports.
+    pub fn packed_items(&self) -> Result<Tensor> {
+        let (_, s) = self.items.dims2()?;
+        let flat = self.items.flatten_all()?;
+        if !self.is_padded(s) {
+            return Ok(flat);
+        }
+        let places: Vec<u32> = (self.lengths.iter().enumerate())
+            .flat_map(|(row, len)| (row * s..row * s + len).map(|i| i as u32))
+            .collect();
+        let count = places.len();
+        flat.index_select(&Tensor::from_vec(places, count, flat.device())?, 0)
+    }
+
+    /// Values of packed tokens `[tokens, W]` at their places `[B, S, W]`; at padded places the values
+    /// mean nothing.
+    ///
+    /// # Errors
+    /// Values of other tokens than those of [`Self::packed_items`].
+    pub fn unpack(&self, x: &Tensor) -> Result<Tensor> {
+        let (b, s) = self.items.dims2()?;
+        let (_, width) = x.dims2()?;
+        if !self.is_padded(s) {
+            return x.reshape((b, s, width));
+        }
+        let mut places = Vec::with_capacity(b * s);
+        let mut start = 0;
+        for len in &self.lengths {
+            places.extend((0..s).map(|t| (start + t.min(len - 1)) as u32));
+            start += len;
+        }
+        let places = Tensor::from_vec(places, b * s, x.device())?;
+        x.index_select(&places, 0)?.reshape((b, s, width))
+    }
+
+    fn is_padded(&self, longest: usize) -> bool {
+        self.lengths.iter().any(|len| *len != longest)
+    }
+
     /// Flat indices into `[B * S]` of each history's last real position, u32 `[B]`.
     ///
     /// # Errors

@@ -12,12 +12,13 @@ use super::Mode;
 use super::dropout::Mask;
 use super::llama::Tensors;
 use super::lora::{BodyTraining, Linear, TargetModule};
-use super::ops::attention::{Heads, Rope, Segments, causal_attention_slow};
+use super::ops::attention::{AttentionSettings, Heads, Rope, Segments, causal_attention_slow};
 use super::ops::fused;
-use super::ops::layer::{Gain, LayerRun, LayerWeights};
-use super::ops::norm::rms_norm;
-use super::ops::product::{Adapter, Product, Span, Weight};
+use super::ops::layer::{Activation, Dropout, Gain, LayerNorm, LayerRun, LayerWeights};
+use super::ops::norm::{Norm, rms_norm};
+use super::ops::product::{Adapter, Product, Weight};
 use super::ops::swiglu::swiglu_slow;
+use super::ops::theta::{Flat, Span};
 use super::parameters::Parameters;
 
 /// Where a layer takes its tensors, and where it registers what is trained of them.
@@ -80,6 +81,21 @@ pub(super) struct RmsNorm {
 impl RmsNorm {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         rms_norm(x, &self.weight, self.eps, self.trained)
+    }
+
+    fn fuse(&self, flat: &mut Flat) -> LayerNorm {
+        LayerNorm {
+            norm: Norm {
+                eps: self.eps,
+                centred: false,
+            },
+            gain: if self.trained {
+                Gain::Trained(flat.push_vector(&self.weight))
+            } else {
+                Gain::Frozen(self.weight.clone())
+            },
+            bias: None,
+        }
     }
 }
 
@@ -183,7 +199,7 @@ impl DecoderLayer {
                 let run = LayerRun {
                     segments: pass.segments.clone(),
                     reads,
-                    masks,
+                    dropout: masks.map_or(Dropout::None, Dropout::Adapters),
                     recompute: pass.recompute,
                 };
                 layer.run(x, run, pass.trains())
@@ -214,7 +230,13 @@ impl DecoderLayer {
         let q = self.q_proj.forward(&n1, dropped.as_ref())?;
         let k = self.k_proj.forward(&n1, dropped.as_ref())?;
         let v = self.v_proj.forward(&n1, dropped.as_ref())?;
-        let attended = causal_attention_slow((&q, &k, &v), self.heads, &pass.segments, &self.rope)?;
+        let settings = AttentionSettings {
+            heads: self.heads,
+            segments: &pass.segments,
+            rope: Some(&self.rope),
+            dropout: None,
+        };
+        let attended = causal_attention_slow((&q, &k, &v), settings)?;
         let dropped = drop(&attended, 1)?;
         let h = (x + self.o_proj.forward(&attended, dropped.as_ref())?)?;
         let n2 = self.post_attention_layernorm.forward(&h)?;
@@ -227,24 +249,24 @@ impl DecoderLayer {
     }
 
     fn fuse(&self) -> LayerWeights {
-        let mut trained = Trained::default();
-        let query = trained.product(&[&self.q_proj]);
-        let key_value = trained.product(&[&self.k_proj, &self.v_proj]);
-        let output = trained.product(&[&self.o_proj]);
-        let gate_up = trained.product(&[&self.gate_proj, &self.up_proj]);
-        let down = trained.product(&[&self.down_proj]);
-        let gains = [&self.input_layernorm, &self.post_attention_layernorm];
+        let mut flat = Flat::default();
+        let query = product(&mut flat, &[&self.q_proj]);
+        let key_value = product(&mut flat, &[&self.k_proj, &self.v_proj]);
+        let output = product(&mut flat, &[&self.o_proj]);
+        let up = product(&mut flat, &[&self.gate_proj, &self.up_proj]);
+        let down = product(&mut flat, &[&self.down_proj]);
+        let norms = [&self.input_layernorm, &self.post_attention_layernorm];
         LayerWeights {
-            gains: gains.map(|norm| trained.gain(norm)),
-            eps: self.input_layernorm.eps,
+            norms: norms.map(|norm| norm.fuse(&mut flat)),
             heads: self.heads,
-            rope: self.rope.clone(),
+            rope: Some(self.rope.clone()),
             query,
             key_value,
             output,
-            gate_up,
+            up,
+            activation: Activation::SwiGlu,
             down,
-            trained: trained.tensors,
+            trained: flat.tensors,
         }
     }
 
@@ -272,60 +294,35 @@ impl DecoderLayer {
     }
 }
 
-/// The trainable tensors of a layer as they come to stand in one flat vector.
-#[derive(Default)]
-struct Trained {
-    tensors: Vec<Tensor>,
-    len: usize,
-}
-
-impl Trained {
-    fn push(&mut self, tensor: &Tensor, rows: usize, columns: usize) -> Span {
-        let start = self.len;
-        self.len += rows * columns;
-        self.tensors.push(tensor.clone());
-        Span {
-            start,
-            rows,
-            columns,
-        }
-    }
-
-    /// Modules whose weights are stacked: side by side in memory when frozen, in the vector when trained.
-    fn product(&mut self, modules: &[&Linear]) -> Product {
-        let (mut weight, mut adapters) = (None, Vec::new());
-        let mut first = 0;
-        for module in modules {
-            let (out, features) = module.shape();
-            if let Some((a, b, scale)) = module.adapter() {
-                let rank = b.elem_count() / out.max(1);
-                adapters.push(Adapter {
-                    a: self.push(a, rank, features),
-                    b: self.push(b, out, rank),
-                    first,
-                    scale: scale as f32,
-                });
-            }
-            first += out;
-            weight = Some(match (weight, module.trained()) {
-                (None, true) => Weight::Trained(self.push(module.weight(), out, features)),
-                (Some(Weight::Trained(span)), true) => {
-                    let own = self.push(module.weight(), out, features);
-                    let rows = span.rows + own.rows;
-                    Weight::Trained(Span { rows, ..span })
-                }
-                _ => Weight::Frozen(module.stacked().clone()),
+/// Modules whose weights are stacked: side by side in memory when frozen, in the vector when trained.
+fn product(flat: &mut Flat, modules: &[&Linear]) -> Product {
+    let (mut weight, mut adapters) = (None, Vec::new());
+    let mut first = 0;
+    for module in modules {
+        let (out, features) = module.shape();
+        if let Some((a, b, scale)) = module.adapter() {
+            let rank = b.elem_count() / out.max(1);
+            adapters.push(Adapter {
+                a: flat.push(a, rank, features),
+                b: flat.push(b, out, rank),
+                first,
+                scale: scale as f32,
             });
         }
-        let weight = weight.unwrap_or_else(|| Weight::Frozen(modules[0].weight().clone()));
-        Product { weight, adapters }
+        first += out;
+        weight = Some(match (weight, module.trained()) {
+            (None, true) => Weight::Trained(flat.push(module.weight(), out, features)),
+            (Some(Weight::Trained(span)), true) => {
+                let own = flat.push(module.weight(), out, features);
+                let rows = span.rows + own.rows;
+                Weight::Trained(Span { rows, ..span })
+            }
+            _ => Weight::Frozen(module.stacked().clone()),
+        });
     }
-
-    fn gain(&mut self, norm: &RmsNorm) -> Gain {
-        if norm.trained {
-            Gain::Trained(self.push(&norm.weight, 1, norm.weight.elem_count()))
-        } else {
-            Gain::Frozen(norm.weight.clone())
-        }
+    Product {
+        weight: weight.unwrap_or_else(|| Weight::Frozen(modules[0].weight().clone())),
+        bias: None,
+        adapters,
     }
 }

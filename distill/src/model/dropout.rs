@@ -69,6 +69,14 @@ impl Mask {
         }
     }
 
+    /// Multiplies values with the factors from `first` on.
+    #[inline(always)]
+    pub(crate) fn multiply(&self, x: &mut [f32], first: usize) {
+        for (at, x) in x.iter_mut().enumerate() {
+            *x *= self.factor(first + at);
+        }
+    }
+
     /// The product with a tensor of any shape.
     ///
     /// # Errors

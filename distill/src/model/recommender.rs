@@ -274,11 +274,7 @@ impl LlmRecommender {
 
     /// Projected embeddings of the batch's real items, row after row, `[items, H]`.
     fn project_items(&self, batch: &HistoryBatch) -> Result<Tensor> {
-        let (_, longest) = batch.items.dims2()?;
-        let places = (batch.lengths.iter().enumerate())
-            .flat_map(|(row, len)| (row * longest..row * longest + len).map(|i| i as u32));
-        let places = index(places.collect(), self.device())?;
-        let items = batch.items.flatten_all()?.index_select(&places, 0)?;
+        let items = batch.packed_items()?;
         let embeddings = self.item_embeddings.index_select(&items, 0)?;
         linear(&embeddings, &self.item_projection)?.broadcast_add(&self.item_projection_bias)
     }

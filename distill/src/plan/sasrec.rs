@@ -1,5 +1,5 @@
-//! Memory and parameters of SASRec in training, counted along `model::sasrec`: every tensor
-//! operation keeps its result. Rows are padded to the longest history of the batch.
+//! Memory and parameters of SASRec in training, counted along `model::sasrec`: its fused blocks keep
+//! what their backward pass needs. Items are packed without padding.
 
 use super::{
     Disk, F32, Memory, ParameterCount, Work, catalog_loss_bytes, optimizer_bytes, target_positions,
@@ -26,12 +26,11 @@ pub struct SasRecRun<'a> {
 }
 
 impl SasRecRun<'_> {
-    fn sizes(&self) -> (u64, u64, u64, u64) {
+    fn sizes(&self) -> (u64, u64, u64) {
         let s = self.settings;
         (
             s.hidden_size as u64,
             s.intermediate_size as u64,
-            s.num_attention_heads as u64,
             s.num_hidden_layers as u64,
         )
     }
@@ -39,7 +38,7 @@ impl SasRecRun<'_> {
     /// Numbers of values; all are trained.
     #[must_use]
     pub fn parameters(&self) -> ParameterCount {
-        let (d, inner, _, layers) = self.sizes();
+        let (d, inner, layers) = self.sizes();
         let layer = 4 * d + 4 * d * d + 2 * inner * d + inner + d;
         let tables = (self.items + 1 + self.settings.max_history as u64).saturating_mul(d);
         let total = tables + layers * layer + 2 * d;
@@ -52,47 +51,51 @@ impl SasRecRun<'_> {
     /// Bytes at the peak.
     #[must_use]
     pub fn memory(&self) -> Memory {
-        let (d, _, _, _) = self.sizes();
+        let (d, _, _) = self.sizes();
         let count = self.parameters();
-        let rows = self.batch_size;
-        let targets = target_positions(self.targets, self.work.most_items, rows);
-        // A gradient is added to zeros, and both stay beside the sum.
-        let gradients = 2 * count.trainable + self.kept_by_masks(rows);
+        let (rows, items) = (self.batch_size, self.work.most_items);
+        let targets = target_positions(self.targets, items, rows);
+        let read = match self.targets {
+            Targets::All => rows * self.work.longest,
+            Targets::Last => rows,
+        };
+        let validated = EVALUATED_AT_ONCE * (self.work.longest + 1);
         Memory {
             weights: F32 * count.total,
             optimizer: optimizer_bytes(count.trainable),
             teacher: 0,
-            activations: F32 * (self.kept(rows, true) + targets * d + gradients),
+            activations: F32 * (self.kept(items) + (read + targets) * d + self.backward(items)),
             loss: catalog_loss_bytes(targets, self.items, d, true),
             validation: F32
-                * (self.kept(EVALUATED_AT_ONCE, false) + self.items * d + 256 * self.items),
+                * (self.held_in_evaluation(validated) + self.items * d + 256 * self.items),
         }
     }
 
-    /// Values that the gradients of dropout masks keep, which nobody reads: four of each.
-    fn kept_by_masks(&self, rows: u64) -> u64 {
-        let (d, inner, heads, layers) = self.sizes();
-        if self.settings.dropout <= 0.0 {
-            return 0;
-        }
-        let length = self.work.longest.max(1);
-        4 * rows * length * (layers * (heads * length + inner + 2 * d) + d)
+    /// Values that a fused block keeps of an item: its output, query, key, value, attention's result,
+    /// the residual stream after attention, and what the MLP's first product gave.
+    fn kept_by_block(&self) -> u64 {
+        let (d, inner, _) = self.sizes();
+        6 * d + inner
     }
 
-    /// Values that a forward pass keeps of so many histories of the greatest length.
-    fn kept(&self, rows: u64, training: bool) -> u64 {
-        let (d, inner, heads, layers) = self.sizes();
-        let length = self.work.longest.max(1);
-        let dropout = u64::from(training && self.settings.dropout > 0.0);
-        let drop = |width: u64| 2 * dropout * width;
-        let norm = 5 * d;
-        // Scores, scaled, masked, and softmax in three steps.
-        let weights = 6 * heads * length + drop(heads * length);
-        let attention = 6 * d + weights + 3 * d;
-        let mlp = 3 * inner + drop(inner) + 2 * d;
-        let layer = 2 * norm + attention + mlp + 2 * drop(d) + 2 * d;
-        let around = 3 * d + drop(d) + norm;
-        rows * length * (layers * layer + around)
+    /// Values that a training forward pass keeps of so many items: those of the blocks, the
+    /// embeddings and the final norm.
+    fn kept(&self, items: u64) -> u64 {
+        let (d, _, layers) = self.sizes();
+        items * (layers * self.kept_by_block() + 2 * d)
+    }
+
+    /// Values that the backward pass adds: a block's on their way, and two more of each parameter's
+    /// (a gradient and what it is added to).
+    fn backward(&self, items: u64) -> u64 {
+        let (d, inner, _) = self.sizes();
+        items * (6 * d + 2 * inner) + 2 * self.parameters().trainable
+    }
+
+    /// Values that an evaluating forward pass holds of so many items: one block's at a time.
+    fn held_in_evaluation(&self, items: u64) -> u64 {
+        let (d, inner, _) = self.sizes();
+        items * (self.kept_by_block() + inner + 2 * d)
     }
 
     /// Bytes on disk.

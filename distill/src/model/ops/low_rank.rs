@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::matrix::{Matrix, View};
+use super::rows::Rows;
 use super::simd::{add_product, vectorized};
 use crate::model::dropout::Mask;
 
@@ -57,47 +58,4 @@ pub(super) fn add_low_rank_masked(
                 },
             );
         });
-}
-
-/// `x` with the values dropped that the mask drops; row t has the mask of row `rows[t]`.
-pub(super) fn masked(x: &Matrix, mask: Mask, rows: Rows<'_>) -> Matrix {
-    let width = x.columns;
-    let mut y = Matrix::zeros(x.rows, width);
-    let tasks = y.values_mut().par_chunks_mut(ROWS * width);
-    tasks
-        .zip(x.values().par_chunks(ROWS * width))
-        .enumerate()
-        .for_each(|(task, (y, x))| {
-            vectorized(
-                #[inline(always)]
-                || {
-                    for (t, (y, x)) in y.chunks_mut(width).zip(x.chunks(width)).enumerate() {
-                        let first = rows.row(task * ROWS + t) * width;
-                        for (at, (y, x)) in y.iter_mut().zip(x).enumerate() {
-                            *y = mask.factor(first + at) * x;
-                        }
-                    }
-                },
-            );
-        });
-    y
-}
-
-/// Which rows of a larger matrix the rows of a smaller one are.
-#[derive(Clone, Copy)]
-pub(super) enum Rows<'a> {
-    /// The same.
-    All,
-    /// These.
-    Some(&'a [u32]),
-}
-
-impl Rows<'_> {
-    #[inline(always)]
-    pub(super) fn row(&self, at: usize) -> usize {
-        match self {
-            Self::All => at,
-            Self::Some(rows) => rows[at] as usize,
-        }
-    }
 }

@@ -1,10 +1,11 @@
-//! Differentiable operations of the decoder, on packed tokens `[tokens, features]`.
+//! Differentiable operations of the models, on packed tokens `[tokens, features]`.
 //!
 //! candle's own backward pass computes the gradient of frozen operands, and several of its fused
 //! operations have no gradient at all. Each operation here has a backward pass of its own; those
 //! that only run on the CPU in f32 fall back to tensor operations elsewhere.
 
 pub mod attention;
+pub(crate) mod embedding;
 pub(crate) mod exp;
 pub(crate) mod layer;
 pub mod linear;
@@ -12,10 +13,14 @@ mod low_rank;
 mod matrix;
 pub mod norm;
 pub(crate) mod product;
+mod relu;
+mod rows;
 pub(crate) mod simd;
+mod sums;
 pub mod swiglu;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+pub(crate) mod theta;
 
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor};
 

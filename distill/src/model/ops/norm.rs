@@ -1,13 +1,16 @@
-//! RMSNorm with a gradient.
+//! RMSNorm and LayerNorm with gradients.
 
 use candle_core::{CpuStorage, CustomOp2, D, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::simd::{dot, vectorized};
+use super::simd::{LANES, dot, sum, vectorized};
+use super::sums::in_order;
 use super::{cpu_slice, fused, with_slice};
 
 /// Rows per task.
 const ROWS: usize = 32;
+/// Rows per partial sum of a gradient.
+const SUMMED_ROWS: usize = 256;
 
 /// `weight * x / sqrt(mean(x²) + eps)` over the last dimension of `x [tokens, H]`, `weight [H]`.
 /// The weight's gradient is computed only when `trained`.
@@ -16,7 +19,11 @@ const ROWS: usize = 32;
 /// Shapes that do not fit.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64, trained: bool) -> Result<Tensor> {
     if fused(x) {
-        x.contiguous()?.apply_op2(weight, RmsNorm { eps, trained })
+        let norm = Norm {
+            eps,
+            centred: false,
+        };
+        x.contiguous()?.apply_op2(weight, NormOp { norm, trained })
     } else {
         rms_norm_slow(x, weight, eps)
     }
@@ -34,87 +41,170 @@ pub fn rms_norm_slow(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     y.to_dtype(dtype)
 }
 
-#[inline(always)]
-fn inverse_rms(row: &[f32], eps: f64) -> f32 {
-    let mean = dot(row, row) / row.len() as f32;
-    (mean + eps as f32).sqrt().recip()
+/// `weight * (x - mean(x)) / sqrt(var(x) + eps) + bias` over the last dimension of `x [tokens, H]`,
+/// `weight [H]`, `bias [H]`.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    if fused(x) {
+        let norm = Norm { eps, centred: true };
+        let weights = Tensor::cat(&[weight, bias], 0)?;
+        let trained = weights.track_op();
+        x.contiguous()?
+            .apply_op2(&weights, NormOp { norm, trained })
+    } else {
+        layer_norm_slow(x, weight, bias, eps)
+    }
 }
 
-/// The norm of each row of `x [tokens, H]`.
-pub(super) fn norm_rows(x: &[f32], w: &[f32], eps: f64) -> Vec<f32> {
-    let width = w.len();
-    let mut y = vec![0f32; x.len()];
-    let tasks = y.par_chunks_mut(ROWS * width);
-    tasks.zip(x.par_chunks(ROWS * width)).for_each(|(y, x)| {
-        vectorized(
-            #[inline(always)]
-            || {
-                for (y, x) in y.chunks_mut(width).zip(x.chunks(width)) {
-                    let inverse = inverse_rms(x, eps);
-                    for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-                        *y = x * inverse * w;
-                    }
-                }
-            },
-        );
-    });
-    y
+/// The same in tensor operations that all have a gradient.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn layer_norm_slow(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+    let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+    let normed = centred.broadcast_div(&(variance + eps)?.sqrt()?)?;
+    normed.broadcast_mul(weight)?.broadcast_add(bias)
 }
 
-/// Adds the gradient of [`norm_rows`] with respect to `x` onto `dx`. With r = 1 / rms:
-/// `dx = r (g w) - x r³ / H * sum(g w x)`.
-pub(super) fn add_norm_gradient(dx: &mut [f32], x: &[f32], w: &[f32], g: &[f32], eps: f64) {
-    let width = w.len();
-    let tasks = dx.par_chunks_mut(ROWS * width);
-    tasks
-        .zip(x.par_chunks(ROWS * width))
-        .zip(g.par_chunks(ROWS * width))
-        .for_each(|((dx, x), g)| {
-            let mut gw = vec![0f32; width];
+/// How a row is brought to unit size: `(x - m) r`, with `r = 1 / sqrt(mean((x - m)²) + eps)`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Norm {
+    pub(crate) eps: f64,
+    /// Whether m is the mean of the row (LayerNorm) or 0 (RMSNorm).
+    pub(crate) centred: bool,
+}
+
+impl Norm {
+    /// m and r.
+    #[inline(always)]
+    fn of(self, row: &[f32]) -> (f32, f32) {
+        let size = row.len() as f32;
+        let mean = if self.centred { sum(row) / size } else { 0.0 };
+        let square = if self.centred {
+            squared_distance(row, mean)
+        } else {
+            dot(row, row)
+        };
+        (mean, (square / size + self.eps as f32).sqrt().recip())
+    }
+
+    /// The norm of each row of `x [tokens, H]`, times `w` and, if there is one, plus the bias.
+    pub(super) fn rows(self, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+        let width = w.len();
+        let mut y = vec![0f32; x.len()];
+        let tasks = y.par_chunks_mut(ROWS * width);
+        tasks.zip(x.par_chunks(ROWS * width)).for_each(|(y, x)| {
             vectorized(
                 #[inline(always)]
                 || {
-                    let rows = dx.chunks_mut(width).zip(x.chunks(width));
-                    for ((dx, x), g) in rows.zip(g.chunks(width)) {
-                        let r = inverse_rms(x, eps);
-                        for ((gw, g), w) in gw.iter_mut().zip(g).zip(w) {
-                            *gw = g * w;
+                    for (y, x) in y.chunks_mut(width).zip(x.chunks(width)) {
+                        let (mean, r) = self.of(x);
+                        for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
+                            *y = (x - mean) * r * w;
                         }
-                        let back = dot(&gw, x) * r * r * r / width as f32;
-                        for ((dx, gw), x) in dx.iter_mut().zip(&gw).zip(x) {
-                            *dx += gw * r - x * back;
+                        for (y, bias) in y.iter_mut().zip(bias.unwrap_or_default()) {
+                            *y += bias;
                         }
                     }
                 },
             );
         });
+        y
+    }
+
+    /// Adds the gradient of [`Self::rows`] with respect to `x` onto `dx`. With `n = (x - m) r`:
+    /// `dx = r (g w - n mean(g w n))`, less `r mean(g w)` where m is the mean.
+    pub(super) fn add_gradient(self, dx: &mut [f32], x: &[f32], w: &[f32], g: &[f32]) {
+        let width = w.len();
+        let tasks = dx.par_chunks_mut(ROWS * width);
+        tasks
+            .zip(x.par_chunks(ROWS * width))
+            .zip(g.par_chunks(ROWS * width))
+            .for_each(|((dx, x), g)| {
+                let (mut gw, mut n) = (vec![0f32; width], vec![0f32; width]);
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        let rows = dx.chunks_mut(width).zip(x.chunks(width));
+                        for ((dx, x), g) in rows.zip(g.chunks(width)) {
+                            let (mean, r) = self.of(x);
+                            for ((gw, g), w) in gw.iter_mut().zip(g).zip(w) {
+                                *gw = g * w;
+                            }
+                            for (n, x) in n.iter_mut().zip(x) {
+                                *n = (x - mean) * r;
+                            }
+                            let back = dot(&gw, &n) / width as f32;
+                            let shift = if self.centred {
+                                sum(&gw) / width as f32
+                            } else {
+                                0.0
+                            };
+                            for ((dx, gw), n) in dx.iter_mut().zip(&gw).zip(&n) {
+                                *dx += r * (gw - shift - n * back);
+                            }
+                        }
+                    },
+                );
+            });
+    }
+
+    /// The gradient of [`Self::rows`] with respect to `w`, `sum over tokens of g n`, and behind it,
+    /// where m is the mean, that with respect to the bias, `sum over tokens of g`.
+    pub(super) fn weight_gradient(self, x: &[f32], g: &[f32], width: usize) -> Vec<f32> {
+        let size = if self.centred { 2 * width } else { width };
+        let pieces = x.par_chunks(SUMMED_ROWS * width);
+        let partial = pieces.zip(g.par_chunks(SUMMED_ROWS * width)).map(|(x, g)| {
+            let mut sums = vec![0f32; size];
+            let (dw, db) = sums.split_at_mut(width);
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (x, g) in x.chunks(width).zip(g.chunks(width)) {
+                        let (mean, r) = self.of(x);
+                        for ((dw, x), g) in dw.iter_mut().zip(x).zip(g) {
+                            *dw += g * (x - mean) * r;
+                        }
+                        for (db, g) in db.iter_mut().zip(g) {
+                            *db += g;
+                        }
+                    }
+                },
+            );
+            sums
+        });
+        in_order(partial, size)
+    }
 }
 
-/// The gradient of [`norm_rows`] with respect to the weight: `sum over tokens of g x r`.
-pub(super) fn norm_weight_gradient(x: &[f32], g: &[f32], width: usize, eps: f64) -> Vec<f32> {
-    let mut dw = vec![0f32; width];
-    vectorized(
-        #[inline(always)]
-        || {
-            for (x, g) in x.chunks(width).zip(g.chunks(width)) {
-                let r = inverse_rms(x, eps);
-                for ((d, x), g) in dw.iter_mut().zip(x).zip(g) {
-                    *d += g * x * r;
-                }
-            }
-        },
-    );
-    dw
+#[inline(always)]
+fn squared_distance(row: &[f32], from: f32) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let rest: f32 = (chunks.remainder().iter())
+        .map(|x| (x - from) * (x - from))
+        .sum();
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane += (x - from) * (x - from);
+        }
+    }
+    lanes.iter().sum::<f32>() + rest
 }
 
-struct RmsNorm {
-    eps: f64,
+/// A norm as an operation of `x [tokens, H]` and its weights: `w [H]`, and behind it the bias, if it
+/// has one.
+struct NormOp {
+    norm: Norm,
     trained: bool,
 }
 
-impl CustomOp2 for RmsNorm {
+impl CustomOp2 for NormOp {
     fn name(&self) -> &'static str {
-        "rms-norm"
+        "norm"
     }
 
     fn cpu_fwd(
@@ -124,15 +214,18 @@ impl CustomOp2 for RmsNorm {
         w: &CpuStorage,
         w_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (x, w) = (cpu_slice(x, x_layout)?, cpu_slice(w, w_layout)?);
-        if x_layout.shape().dims2()?.1 != w.len() {
+        let (x, weights) = (cpu_slice(x, x_layout)?, cpu_slice(w, w_layout)?);
+        let width = x_layout.shape().dims2()?.1;
+        let parts = if self.norm.centred { 2 } else { 1 };
+        if parts * width != weights.len() {
             candle_core::bail!(
-                "rms-norm: input {:?}, weight [{}]",
+                "norm: input {:?}, weights [{}]",
                 x_layout.shape(),
-                w.len()
+                weights.len()
             );
         }
-        let y = norm_rows(x, w, self.eps);
+        let (w, bias) = weights.split_at(width);
+        let y = self.norm.rows(x, w, self.norm.centred.then_some(bias));
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
 
@@ -143,12 +236,13 @@ impl CustomOp2 for RmsNorm {
         _y: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let width = x.dim(1)?;
         let (dx, dw) = with_slice(x, |x| {
             with_slice(w, |w| {
                 with_slice(grad, |g| {
                     let mut dx = vec![0f32; x.len()];
-                    add_norm_gradient(&mut dx, x, w, g, self.eps);
-                    let dw = (self.trained).then(|| norm_weight_gradient(x, g, w.len(), self.eps));
+                    self.norm.add_gradient(&mut dx, x, &w[..width], g);
+                    let dw = (self.trained).then(|| self.norm.weight_gradient(x, g, width));
                     Ok((dx, dw))
                 })
             })

@@ -1,49 +1,14 @@
-//! The products of a decoder layer: `y = x Wᵀ`, with LoRA adapters beside the weight, or with the
-//! weight itself trained. Modules that read the same input share one product, their weights stacked.
+//! The products of a layer: `y = x Wᵀ + b`, with LoRA adapters beside the weight, or with the weight
+//! itself trained. Modules that read the same input share one product, their weights stacked.
 
-use std::ops::Range;
+use candle_core::{Result, Tensor};
 
-use candle_core::{CpuStorage, Result, Tensor};
-
-use super::low_rank::{Rows, add_low_rank, add_low_rank_masked};
+use super::low_rank::{add_low_rank, add_low_rank_masked};
 use super::matrix::{Matrix, View, with_buffer};
+use super::rows::{Rows, add_row};
+use super::sums::sum_of_rows;
+use super::theta::{Flat, Span, Theta};
 use crate::model::dropout::Mask;
-
-/// Where a matrix `[rows, columns]` stands among the flat trainable values of its layer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Span {
-    pub(crate) start: usize,
-    pub(crate) rows: usize,
-    pub(crate) columns: usize,
-}
-
-impl Span {
-    pub(crate) fn range(&self) -> Range<usize> {
-        self.start..self.start + self.rows * self.columns
-    }
-}
-
-/// The flat trainable values of a layer.
-#[derive(Clone, Copy)]
-pub(super) struct Theta<'a> {
-    storage: &'a CpuStorage,
-    start: usize,
-}
-
-impl<'a> Theta<'a> {
-    pub(super) fn new(storage: &'a CpuStorage, start: usize) -> Self {
-        Self { storage, start }
-    }
-
-    pub(super) fn view(&self, span: Span) -> Result<View<'a>> {
-        View::new(
-            self.storage,
-            self.start + span.start,
-            span.rows,
-            span.columns,
-        )
-    }
-}
 
 /// The stacked weights `[out, in]` of a product.
 #[derive(Clone, Debug)]
@@ -71,6 +36,8 @@ pub(crate) struct Adapter {
 #[derive(Clone, Debug)]
 pub(crate) struct Product {
     pub(crate) weight: Weight,
+    /// `[out]`, trained.
+    pub(crate) bias: Option<Span>,
     pub(crate) adapters: Vec<Adapter>,
 }
 
@@ -87,6 +54,32 @@ impl Input<'_> {
 }
 
 impl Product {
+    /// A product whose stacked weights `[out, in]` and bias `[out]` are trained.
+    pub(crate) fn trained(
+        flat: &mut Flat,
+        weights: &[&Tensor],
+        bias: Option<&Tensor>,
+    ) -> Result<Self> {
+        let mut stacked: Option<Span> = None;
+        for weight in weights {
+            let (rows, columns) = weight.dims2()?;
+            let own = flat.push(weight, rows, columns);
+            let first = stacked.unwrap_or(Span { rows: 0, ..own });
+            stacked = Some(Span {
+                rows: first.rows + rows,
+                ..first
+            });
+        }
+        match stacked {
+            Some(span) => Ok(Self {
+                weight: Weight::Trained(span),
+                bias: bias.map(|bias| flat.push_vector(bias)),
+                adapters: Vec::new(),
+            }),
+            None => candle_core::bail!("a product without weights"),
+        }
+    }
+
     fn with_weight<T>(&self, theta: Theta<'_>, f: impl FnOnce(View<'_>) -> Result<T>) -> Result<T> {
         match &self.weight {
             Weight::Frozen(w) => {
@@ -110,12 +103,15 @@ impl Product {
         self.adapters.iter().map(low).collect()
     }
 
-    /// `x Wᵀ + lows Bᵀ`.
+    /// `x Wᵀ + lows Bᵀ + b`.
     pub(super) fn apply(&self, x: &Matrix, lows: &[Matrix], theta: Theta<'_>) -> Result<Matrix> {
         let mut y = self.with_weight(theta, |w| x.view().times_transposed(w))?;
         for (adapter, low) in self.adapters.iter().zip(lows) {
             let b = theta.view(adapter.b)?.transposed();
             add_low_rank(&mut y, adapter.first, low, b.view());
+        }
+        if let Some(bias) = self.bias {
+            add_row(&mut y, theta.view(bias)?.values());
         }
         Ok(y)
     }
@@ -142,6 +138,9 @@ impl Product {
         if let Weight::Trained(span) = &self.weight {
             let dw = dy.view().transposed_times(input.x.view())?;
             d_theta[span.range()].copy_from_slice(dw.values());
+        }
+        if let Some(bias) = self.bias {
+            d_theta[bias.range()].copy_from_slice(&sum_of_rows(dy));
         }
         for (adapter, low) in self.adapters.iter().zip(lows) {
             let dy = dy.columns(adapter.first, adapter.b.rows);

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use super::attention::{Rope, Segments};
 use super::linear::{frozen_linear, linear};
-use super::norm::{rms_norm, rms_norm_slow};
+use super::norm::{layer_norm, layer_norm_slow, rms_norm, rms_norm_slow};
 use crate::model::decoder_layer::{Builder, DecoderLayer, Pass};
 use crate::model::llama::{Tensors, tensor_shapes};
 use crate::model::parameters::{Parameters, normal};
@@ -16,13 +16,13 @@ use crate::model::{BodyTraining, LoraSettings, MaskRng, Mode, TargetModule};
 /// f32 sums in another order, on values of order 1.
 const TOLERANCE: f32 = 1e-5;
 
-fn random(shape: &[usize], seed: u64) -> Var {
+pub(crate) fn random(shape: &[usize], seed: u64) -> Var {
     let values = normal(shape, 1.0, seed, DType::F32, &Device::Cpu).expect("values");
     Var::from_tensor(&values).expect("variable")
 }
 
 /// Compares outputs, and the gradients of `sum(output * probe)`.
-fn assert_same(name: &str, inputs: &[Var], fused: &Tensor, slow: &Tensor) {
+pub(crate) fn assert_same(name: &str, inputs: &[Var], fused: &Tensor, slow: &Tensor) {
     let difference = largest_difference(fused, slow);
     assert!(difference < TOLERANCE, "{name}: {difference}");
     let probe = random(fused.dims(), 99).as_detached_tensor();
@@ -51,6 +51,21 @@ fn fused_rms_norm() {
     let fused = rms_norm(&x, &w, 1e-5, true).expect("fused");
     let slow = rms_norm_slow(&x, &w, 1e-5).expect("slow");
     assert_same("rms_norm", &[x, w], &fused, &slow);
+}
+
+#[test]
+fn fused_layer_norm() {
+    // Fewer values than a register holds, several registers, and more rows than one partial sum.
+    for (rows, width) in [(1, 1), (5, 19), (3, 70), (300, 33)] {
+        let (x, w) = (random(&[rows, width], 1), random(&[width], 2));
+        let bias = random(&[width], 3);
+        let fused = layer_norm(&x, &w, &bias, 1e-5).expect("fused");
+        let slow = layer_norm_slow(&x, &w, &bias, 1e-5).expect("slow");
+        // Keeps the sums over many rows of order 1.
+        let [fused, slow] = [fused, slow].map(|y| (y * 0.1).expect("scaled"));
+        let name = format!("layer_norm {rows} x {width}");
+        assert_same(&name, &[x, w, bias], &fused, &slow);
+    }
 }
 
 #[test]

@@ -4,19 +4,26 @@
 //! Positions count from the start: the oldest item of the history is at position 0, as everywhere
 //! in this product, so the single run, the batch and the padded batch are the same.
 
+mod block;
+#[cfg(test)]
+mod block_tests;
 mod files;
-mod layers;
 #[cfg(test)]
 mod tests;
+
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 pub use files::{CONFIG_FILE, SasRecConfig, SasRecError, WEIGHTS_FILE};
 
+use super::ops::attention::Segments;
+use super::ops::embedding::Embedding;
+use super::ops::fused;
 use super::parameters::normal;
 use super::{HistoryBatch, Mode, ModelOutput, Parameters, ReadAt, SequentialModel};
-use layers::{Attention, LayerNorm, Mlp, drop};
+use block::{Block, BlockTensors, NormWeights, Pass};
 
 /// Shape and regularisation of a SASRec.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -95,13 +102,6 @@ const MAX_SIZE: usize = 1 << 16;
 /// Standard deviation of new weights.
 const INIT_STD: f64 = 0.02;
 
-struct Block {
-    attention_norm: LayerNorm,
-    attention: Attention,
-    mlp_norm: LayerNorm,
-    mlp: Mlp,
-}
-
 /// The model.
 pub struct SasRec {
     settings: SasRecSettings,
@@ -110,7 +110,7 @@ pub struct SasRec {
     item_embeddings: Tensor,
     position_embeddings: Tensor,
     blocks: Vec<Block>,
-    final_norm: LayerNorm,
+    final_norm: NormWeights,
 }
 
 impl SasRec {
@@ -144,7 +144,7 @@ impl SasRec {
             None => candle_core::bail!("the parameter {name} is missing"),
         };
         let norm = |name: String| {
-            Ok::<_, candle_core::Error>(LayerNorm {
+            Ok::<_, candle_core::Error>(NormWeights {
                 weight: get(format!("{name}.weight"))?,
                 bias: get(format!("{name}.bias"))?,
             })
@@ -154,21 +154,17 @@ impl SasRec {
             let attention =
                 |part: &str| get(format!("layers.{layer}.attention.{part}_proj.weight"));
             let mlp = |part: &str| get(format!("layers.{layer}.mlp.{part}"));
-            blocks.push(Block {
+            let tensors = BlockTensors {
                 attention_norm: norm(format!("layers.{layer}.attention_norm"))?,
-                attention: Attention {
-                    query: attention("q")?,
-                    key: attention("k")?,
-                    value: attention("v")?,
-                    output: attention("o")?,
-                    heads: settings.num_attention_heads,
-                },
+                query: attention("q")?,
+                key: attention("k")?,
+                value: attention("v")?,
+                output: attention("o")?,
                 mlp_norm: norm(format!("layers.{layer}.mlp_norm"))?,
-                mlp: Mlp {
-                    up: (mlp("up_proj.weight")?, mlp("up_proj.bias")?),
-                    down: (mlp("down_proj.weight")?, mlp("down_proj.bias")?),
-                },
-            });
+                up: (mlp("up_proj.weight")?, mlp("up_proj.bias")?),
+                down: (mlp("down_proj.weight")?, mlp("down_proj.bias")?),
+            };
+            blocks.push(Block::new(tensors, settings.num_attention_heads)?);
         }
         Ok(Self {
             item_embeddings: get(ITEM_EMBEDDINGS.to_owned())?,
@@ -193,32 +189,44 @@ impl SasRec {
         self.num_items
     }
 
-    fn embed(&self, batch: &HistoryBatch) -> Result<Tensor> {
-        let (histories, length) = batch.items.dims2()?;
+    /// Items and positions of the batch's real items, row after row, `[tokens, D]`.
+    fn embed(&self, batch: &HistoryBatch, pass: &mut Pass<'_, '_>) -> Result<Tensor> {
+        let (_, length) = batch.items.dims2()?;
         if length > self.settings.max_history {
             candle_core::bail!(
                 "histories of {length} items, the model takes {}",
                 self.settings.max_history
             );
         }
-        let width = self.settings.hidden_size;
-        let rows = batch.items.flatten_all()?;
-        let items = self.item_embeddings.index_select(&rows, 0)?;
+        let mask = pass.mask();
         // The output reads the same table, where entries of size 1 would be far too long.
-        let items = (items * (width as f64).sqrt())?.reshape((histories, length, width))?;
-        items.broadcast_add(&self.position_embeddings.narrow(0, 0, length)?)
-    }
-}
-
-impl Block {
-    /// `[B, S, D]` to `[B, S, D]`.
-    fn forward(&self, x: &Tensor, dropout: f64, mode: &mut Mode<'_>) -> Result<Tensor> {
-        let normed = self.attention_norm.forward(x)?;
-        let attended = self.attention.forward(&normed, dropout, mode)?;
-        let x = (x + drop(&attended, dropout, mode)?)?;
-        let normed = self.mlp_norm.forward(&x)?;
-        let changed = self.mlp.forward(&normed, dropout, mode)?;
-        x + drop(&changed, dropout, mode)?
+        let scale = (self.settings.hidden_size as f64).sqrt();
+        let (mut items, mut positions) = (
+            self.item_embeddings.clone(),
+            self.position_embeddings.clone(),
+        );
+        if !pass.trains() {
+            (items, positions) = (items.detach(), positions.detach());
+        }
+        if fused(&items) {
+            let embedding = Embedding {
+                segments: pass.segments.clone(),
+                items: batch.packed_items()?.to_vec1()?,
+                scale: scale as f32,
+                mask,
+            };
+            return embedding.run(&items, &positions);
+        }
+        let items = (items.index_select(&batch.packed_items()?, 0)? * scale)?;
+        let places: Vec<u32> = (batch.lengths.iter())
+            .flat_map(|len| 0..*len as u32)
+            .collect();
+        let places = Tensor::new(places, positions.device())?;
+        let x = (items + positions.index_select(&places, 0)?)?;
+        match mask {
+            Some(mask) => mask.apply(&x),
+            None => Ok(x),
+        }
     }
 }
 
@@ -233,24 +241,36 @@ impl SequentialModel for SasRec {
         if let Some(layer) = state_layers.iter().find(|l| !(1..=count).contains(l)) {
             candle_core::bail!("a state after layer {layer}, the model has layers 1..={count}");
         }
-        let dropout = self.settings.dropout;
-        let mut x = drop(&self.embed(batch)?, dropout, &mut mode)?;
+        let mut pass = Pass {
+            segments: Arc::new(Segments {
+                prefix: 0,
+                lengths: batch.lengths.clone(),
+            }),
+            mode: &mut mode,
+            dropout: self.settings.dropout,
+        };
+        let last_items = (batch.read == ReadAt::LastItem).then(|| Arc::new(last_items(batch)));
+        let mut x = self.embed(batch, &mut pass)?;
         let mut after = Vec::with_capacity(count);
-        for block in &self.blocks {
-            x = block.forward(&x, dropout, &mut mode)?;
-            after.push(x.clone());
+        for (index, block) in self.blocks.iter().enumerate() {
+            // Only the last block's output is not looked at by a later item.
+            let reads = (last_items.clone()).filter(|_| index + 1 == count);
+            x = block.forward(&x, reads, &mut pass)?;
+            after.push(state_layers.contains(&(index + 1)).then(|| x.clone()));
         }
-        if batch.read == ReadAt::LastItem {
-            for state in &mut after {
-                *state = last_items(state, batch)?;
+        let users = self.final_norm.forward(&x, &pass)?;
+        let state = |layer: &usize| match (&after[layer - 1], &last_items) {
+            (Some(state), None) if *layer < count => batch.unpack(state),
+            (Some(state), Some(reads)) if *layer < count => {
+                let reads = Tensor::new(reads.as_slice(), state.device())?;
+                state.index_select(&reads, 0)?.unsqueeze(1)
             }
-        }
-        let user_vectors = self.final_norm.forward(&after[count - 1])?;
-        after[count - 1] = user_vectors.clone();
-        let states = state_layers.iter().map(|l| after[l - 1].clone()).collect();
+            (_, None) => batch.unpack(&users),
+            (_, Some(_)) => users.unsqueeze(1),
+        };
         Ok(ModelOutput {
-            user_vectors,
-            states,
+            user_vectors: state(&count)?,
+            states: state_layers.iter().map(state).collect::<Result<_>>()?,
         })
     }
 
@@ -271,12 +291,15 @@ impl SequentialModel for SasRec {
     }
 }
 
-/// `[B, S, D]` to `[B, 1, D]`.
-fn last_items(x: &Tensor, batch: &HistoryBatch) -> Result<Tensor> {
-    let (histories, length, width) = x.dims3()?;
-    let flat = x.reshape((histories * length, width))?;
-    flat.index_select(&batch.last_positions()?, 0)?
-        .reshape((histories, 1, width))
+/// The packed token of each history's last item.
+fn last_items(batch: &HistoryBatch) -> Vec<u32> {
+    let mut end = 0;
+    (batch.lengths.iter())
+        .map(|len| {
+            end += *len as u32;
+            end - 1
+        })
+        .collect()
 }
 
 const ITEM_EMBEDDINGS: &str = "item_embeddings.weight";

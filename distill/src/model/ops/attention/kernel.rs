@@ -9,10 +9,10 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::super::exp::exp;
-use super::super::low_rank::Rows;
 use super::super::matrix::Matrix;
+use super::super::rows::Rows;
 use super::super::simd::{LANES, add_product, add_scaled, dot, vectorized};
-use super::{Heads, Rope, Segments};
+use super::{Heads, Rope, Segments, WeightMask};
 
 /// Rows per task of the rotation.
 const ROWS: usize = 32;
@@ -21,7 +21,9 @@ const ROWS: usize = 32;
 pub(in super::super) struct Attention<'a> {
     pub(in super::super) heads: Heads,
     pub(in super::super) segments: &'a Segments,
-    pub(in super::super) rope: &'a Rope,
+    /// How queries and keys are rotated, if they are.
+    pub(in super::super) rope: Option<&'a Rope>,
+    pub(in super::super) dropout: Option<WeightMask>,
     /// The packed tokens that have a query, ascending.
     pub(in super::super) queries: Rows<'a>,
 }
@@ -78,6 +80,7 @@ impl Attention<'_> {
     }
 
     fn rotate(&self, x: &mut Matrix, tokens: Rows<'_>, width: usize, sign: f32) {
+        let Some(rope) = self.rope else { return };
         let positions = self.segments.positions();
         let stride = x.columns;
         let tasks = x.values_mut().par_chunks_mut(ROWS * stride);
@@ -88,7 +91,7 @@ impl Attention<'_> {
                     for (at, row) in rows.chunks_mut(stride).enumerate() {
                         let position = positions[tokens.row(task * ROWS + at)];
                         for head in row[..width].chunks_mut(self.heads.dim) {
-                            self.rope.rotate(head, position, sign);
+                            rope.rotate(head, position, sign);
                         }
                     }
                 },
@@ -146,6 +149,9 @@ impl Attention<'_> {
                         #[inline(always)]
                         || {
                             probabilities(query, &context.keys_transposed, &mut p, seen);
+                            if let Some(dropout) = self.dropout {
+                                dropout.multiply(&mut p[..seen], self.queries.row(row), head);
+                            }
                             mixed.fill(0.0);
                             add_product(&mut mixed, &p[..seen], &context.values, context.width);
                         },
@@ -222,7 +228,8 @@ impl Attention<'_> {
                 dim,
                 context.padded,
             );
-            let (mut p, mut dp) = (vec![0f32; context.padded], vec![0f32; context.padded]);
+            let mut p = vec![0f32; context.padded];
+            let (mut dropped, mut dp) = (p.clone(), p.clone());
             let mut dq = vec![0f32; width];
             let mut dk = vec![0f32; context.len * width];
             let mut dv = vec![0f32; context.len * width];
@@ -237,6 +244,12 @@ impl Attention<'_> {
                         || {
                             probabilities(query, &context.keys_transposed, &mut p, seen);
                             products(grad, &values_transposed, &mut dp, seen);
+                            dropped[..seen].copy_from_slice(&p[..seen]);
+                            if let Some(dropout) = self.dropout {
+                                let token = self.queries.row(row);
+                                dropout.multiply(&mut dropped[..seen], token, head);
+                                dropout.multiply(&mut dp[..seen], token, head);
+                            }
                             let mean = dot(&p[..seen], &dp[..seen]);
                             for (dp, p) in dp[..seen].iter_mut().zip(&p) {
                                 *dp = p * (*dp - mean) * scale;
@@ -244,7 +257,7 @@ impl Attention<'_> {
                             dq.fill(0.0);
                             add_product(&mut dq, &dp[..seen], &keys, width);
                             let rows = dk.chunks_mut(width).zip(dv.chunks_mut(width));
-                            for ((dk, dv), (ds, p)) in rows.zip(dp[..seen].iter().zip(&p)) {
+                            for ((dk, dv), (ds, p)) in rows.zip(dp[..seen].iter().zip(&dropped)) {
                                 add_scaled(&mut dk[..dim], query, *ds);
                                 add_scaled(&mut dv[..dim], grad, *p);
                             }

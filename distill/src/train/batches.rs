@@ -126,14 +126,17 @@ impl TrainingData {
         })
     }
 
-    /// What else the settings of the run say about its batches: where negatives are drawn from and
-    /// whether equal histories are shared. Without this the catalog's loss is the full one, and they
-    /// are.
+    /// What else the settings of the run say about its batches: how many windows of a user there are,
+    /// where negatives are drawn from, and whether equal histories are shared. Without this there are
+    /// all windows, the catalog's loss is the full one, and they are shared.
     ///
     /// # Errors
     /// [`TrainError::Setting`] for more negatives than items.
     pub fn with_settings(mut self, settings: &TrainSettings) -> Result<Self, TrainError> {
         self.share_histories = settings.share_histories;
+        if settings.newest_windows > 0 {
+            self.keep_newest(settings.newest_windows);
+        }
         self.negatives = match &settings.catalog_loss {
             CatalogLoss::Full => None,
             CatalogLoss::Sampled(sampled) => {
@@ -145,6 +148,18 @@ impl TrainingData {
             }
         };
         Ok(self)
+    }
+
+    /// Keeps the newest `most` windows of each user.
+    fn keep_newest(&mut self, most: usize) {
+        let (mut user, mut kept) = (u32::MAX, 0);
+        self.pieces.retain(|piece| {
+            if piece.user != user {
+                (user, kept) = (piece.user, 0);
+            }
+            kept += 1;
+            kept <= most
+        });
     }
 
     /// Number of windows.

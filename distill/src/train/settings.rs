@@ -90,6 +90,8 @@ pub struct TrainSettings {
     pub clip_norm: f64,
     /// Which positions are targets.
     pub targets: Targets,
+    /// Most windows of a user, the newest ones; 0 takes all.
+    pub newest_windows: usize,
     /// What the cross-entropies compare a target with.
     pub catalog_loss: CatalogLoss,
     /// Whether windows of a batch with the same history run through the model as one. What is
@@ -121,6 +123,7 @@ impl Default for TrainSettings {
             decay_embeddings: false,
             clip_norm: 1.0,
             targets: Targets::All,
+            newest_windows: 0,
             catalog_loss: CatalogLoss::Full,
             share_histories: true,
             validation_users: 10_000,

@@ -224,7 +224,8 @@ impl Work {
         objective.check()?;
         // The windows of the student, whose batches the states are read for.
         let targets = section.train.targets;
-        let data = TrainingData::new(dataset, context.settings.model.max_history, targets)?;
+        let data = TrainingData::new(dataset, context.settings.model.max_history, targets)?
+            .with_settings(&section.train)?;
         let spec = CacheSpec {
             teacher: input_hash(&teacher_dir(context)?)?,
             data: data.fingerprint(),

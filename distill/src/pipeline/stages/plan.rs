@@ -134,7 +134,8 @@ fn sasrec(context: &Context<'_>, dataset: &Dataset) -> Result<StagePlan, Pipelin
     let section = &context.settings.pretrain;
     section.model.check()?;
     let train = seeded(&section.train, context);
-    let data = TrainingData::new(dataset, section.model.max_history, train.targets)?;
+    let data = TrainingData::new(dataset, section.model.max_history, train.targets)?
+        .with_settings(&train)?;
     let work = Work::of(&data, train.batch_size, train.epochs);
     let run = SasRecRun {
         settings: &section.model,
@@ -180,7 +181,7 @@ fn decoder(
     let item_dim = settings.pretrain.model.hidden_size;
     let max_history = settings.model.max_history;
     let train = seeded(train, context);
-    let data = TrainingData::new(dataset, max_history, train.targets)?;
+    let data = TrainingData::new(dataset, max_history, train.targets)?.with_settings(&train)?;
     let work = Work::of(&data, train.batch_size, train.epochs);
     let shape = |layers| DecoderShape::new(&header.config, layers);
     let run = DecoderRun {

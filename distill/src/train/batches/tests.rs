@@ -31,6 +31,23 @@ fn every_interaction_but_the_first_is_a_target_once() {
 }
 
 #[test]
+fn only_the_newest_windows_where_so_many_are_asked_for() {
+    let kept = |newest_windows| {
+        let settings = TrainSettings {
+            newest_windows,
+            ..TrainSettings::default()
+        };
+        let data = data(Targets::All).with_settings(&settings).expect("data");
+        data.windows()
+            .map(|w| (w.user, w.start))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(kept(0), [(0, 6), (0, 2), (0, 0), (1, 0), (4, 0), (5, 0)]);
+    assert_eq!(kept(2), [(0, 6), (0, 2), (1, 0), (4, 0), (5, 0)]);
+    assert_eq!(kept(1), [(0, 6), (1, 0), (4, 0), (5, 0)]);
+}
+
+#[test]
 fn the_last_mode_has_the_newest_item_of_each_user() {
     let data = data(Targets::Last);
     let all: Vec<usize> = (0..data.len()).collect();

@@ -16,6 +16,8 @@ pub struct Row {
     pub metric: String,
     /// Our figure.
     pub ours: f64,
+    /// Tenth and ninetieth percentile of what our figure is the median of.
+    pub spread: Option<[f64; 2]>,
     /// Whom we are compared with.
     pub peer: Option<String>,
     /// The peer's figure.
@@ -34,11 +36,19 @@ impl Row {
             case: case.into(),
             metric: metric.into(),
             ours,
+            spread: None,
             peer: None,
             theirs: None,
             ratio: None,
             goal: None,
         }
+    }
+
+    /// Adds how far our figure scattered.
+    #[must_use]
+    pub fn spread(mut self, samples: &Samples) -> Self {
+        self.spread = Some([0.1, 0.9].map(|q| samples.quantile(q)));
+        self
     }
 
     /// Adds the peer.
@@ -63,8 +73,11 @@ impl Row {
 /// # Errors
 /// A figure that is not finite, which JSON cannot hold.
 pub fn to_json(rows: &[Row]) -> Result<String, serde_json::Error> {
-    let figures = rows.iter().flat_map(|row| [Some(row.ours), row.theirs]);
-    if let Some(bad) = figures.flatten().find(|figure| !figure.is_finite()) {
+    let mut figures = rows.iter().flat_map(|row| {
+        let spread = row.spread.into_iter().flatten();
+        [row.ours].into_iter().chain(row.theirs).chain(spread)
+    });
+    if let Some(bad) = figures.find(|figure| !figure.is_finite()) {
         let message = format!("a measured figure is {bad}");
         return Err(serde::ser::Error::custom(message));
     }
@@ -88,6 +101,12 @@ impl Samples {
     pub fn quantile(&self, q: f64) -> f64 {
         let rank = (q * self.0.len() as f64).ceil().max(1.0) as usize;
         self.0.get(rank - 1).copied().unwrap_or(f64::NAN)
+    }
+
+    /// The values in another unit.
+    #[must_use]
+    pub fn scaled(&self, by: f64) -> Self {
+        Self::new(self.0.iter().map(|value| value * by).collect())
     }
 
     /// The middle value.
@@ -133,6 +152,7 @@ mod tests {
         assert_eq!(samples.median(), 2.0);
         assert_eq!(samples.quantile(0.0), 1.0);
         assert_eq!(samples.quantile(0.9), 10.0);
+        assert_eq!(samples.scaled(2.0).median(), 4.0);
         assert!(Samples::new(vec![]).median().is_nan());
     }
 
@@ -154,14 +174,20 @@ mod tests {
 
     #[test]
     fn rows_have_the_documented_fields() {
-        let row = Row::new("c", "ms", 1.0).against("p", 4.0).goal(0.5);
+        let row = Row::new("c", "ms", 1.0)
+            .spread(&Samples::new(vec![0.5, 1.0, 2.0]))
+            .against("p", 4.0)
+            .goal(0.5);
         let json: serde_json::Value =
             serde_json::from_str(&to_json(&[row]).expect("finite")).expect("JSON");
         let expected = serde_json::json!([{
-            "case": "c", "metric": "ms", "ours": 1.0, "peer": "p", "theirs": 4.0,
-            "ratio": 0.25, "goal": 0.5,
+            "case": "c", "metric": "ms", "ours": 1.0, "spread": [0.5, 2.0], "peer": "p",
+            "theirs": 4.0, "ratio": 0.25, "goal": 0.5,
         }]);
         assert_eq!(json, expected);
-        assert!(to_json(&[Row::new("c", "ms", f64::NAN)]).is_err());
+        let nothing = Row::new("c", "ms", 1.0).spread(&Samples::new(vec![]));
+        for bad in [Row::new("c", "ms", f64::NAN), nothing] {
+            assert!(to_json(&[bad]).is_err());
+        }
     }
 }

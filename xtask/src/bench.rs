@@ -43,6 +43,8 @@ struct Row {
     case: String,
     metric: String,
     ours: f64,
+    /// Tenth and ninetieth percentile of what `ours` is the median of.
+    spread: Option<[f64; 2]>,
     peer: Option<String>,
     theirs: Option<f64>,
     /// `ours / theirs`.
@@ -65,8 +67,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                 "bench",
                 "--quiet",
                 "--locked",
-                "--package",
-                "slmrec-tests",
+                // Not one package alone: its dependencies would be built with other features.
+                "--workspace",
                 "--bench",
                 &name,
             ])
@@ -153,19 +155,25 @@ fn parse(stdout: &str) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// The rows for people; the column of the spread only where a row has one.
 fn table(rows: &[Row]) -> Table {
+    let spread = rows.iter().any(|row| row.spread.is_some());
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header([
+    let mut header = vec![
         "case", "metric", "ours", "peer", "theirs", "ratio", "goal", "",
-    ]);
+    ];
+    if spread {
+        header.insert(3, "10-90 %");
+    }
+    table.set_header(header);
     for row in rows {
         let verdict = match (row.ratio, row.goal) {
             (Some(ratio), Some(goal)) if ratio <= goal => "met",
             (Some(_), Some(_)) => "missed",
             _ => "",
         };
-        table.add_row([
+        let mut cells = vec![
             row.case.clone(),
             row.metric.clone(),
             number(Some(row.ours)),
@@ -175,9 +183,15 @@ fn table(rows: &[Row]) -> Table {
             row.goal
                 .map_or_else(String::new, |goal| format!("<= {goal}")),
             verdict.to_owned(),
-        ]);
+        ];
+        if spread {
+            let range = |[low, high]| format!("{}-{}", number(Some(low)), number(Some(high)));
+            cells.insert(3, row.spread.map_or_else(String::new, range));
+        }
+        table.add_row(cells);
     }
-    for column in [2, 4, 5] {
+    let right: &[usize] = if spread { &[2, 3, 5, 6] } else { &[2, 4, 5] };
+    for &column in right {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -199,8 +213,8 @@ fn number(value: Option<f64>) -> String {
 mod tests {
     use super::*;
 
-    const ROW: &str =
-        r#"{"case":"c","metric":"ms","ours":1.0,"peer":"p","theirs":4.0,"ratio":0.25,"goal":0.5}"#;
+    const ROW: &str = r#"{"case":"c","metric":"ms","ours":1.0,"spread":null,"peer":"p",
+        "theirs":4.0,"ratio":0.25,"goal":0.5}"#;
 
     #[test]
     fn rows_are_checked() {
@@ -223,6 +237,18 @@ mod tests {
         assert!(table(&rows).to_string().contains("met"));
         rows[0].goal = Some(0.2);
         assert!(table(&rows).to_string().contains("missed"));
+    }
+
+    #[test]
+    fn the_spread_has_a_column_where_it_is_known() {
+        let mut rows = parse(&format!("[{ROW}]")).expect("one row");
+        assert!(!table(&rows).to_string().contains("10-90 %"));
+        rows[0].spread = Some([0.5, 12.0]);
+        let table = table(&rows).to_string();
+        assert!(
+            table.contains("10-90 %") && table.contains("0.500-12.0"),
+            "{table}"
+        );
     }
 
     #[test]

@@ -118,6 +118,14 @@ impl LlamaBody {
         Ok(self)
     }
 
+    /// Leaves the fused layers out: the layers run in candle's own operations, as on other devices.
+    pub(super) fn without_fused_layers(mut self) -> Self {
+        for layer in &mut self.layers {
+            layer.fused = None;
+        }
+        self
+    }
+
     /// Runs packed embeddings `[tokens, H]` in the number format of its weights. Returns the states
     /// after the final norm of the tokens that are read (`reads`, ascending; `None` for all)
     /// `[reads, H]`, and one state per entry of `state_layers`, as

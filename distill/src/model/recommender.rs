@@ -213,6 +213,14 @@ impl LlmRecommender {
         Ok(())
     }
 
+    /// The same model with its decoder layers in candle's own operations, as they run on other
+    /// devices: what the fused layers are measured against.
+    #[must_use]
+    pub fn without_fused_layers(mut self) -> Self {
+        self.body = self.body.without_fused_layers();
+        self
+    }
+
     /// Configuration of the body.
     #[must_use]
     pub fn config(&self) -> &LlamaConfig {

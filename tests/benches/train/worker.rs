@@ -1,27 +1,58 @@
-//! Our side: builds the model of a case, then one optimizer step for each line on stdin.
+//! Our side of a subject: makes a model, then does a piece of work for each line on stdin.
 
 use std::error::Error;
 use std::io::BufRead;
+use std::process::Command;
 use std::time::Instant;
 
-use candle_core::{DType, Device};
-use slmrec_core::ItemIndex;
-use slmrec_distill::model::parameters::normal;
-use slmrec_distill::model::{
-    BodyTraining, LlmRecommender, LlmSettings, LoraSettings, MaskRng, Parameters, PretrainedBase,
-    SasRec, SasRecSettings, SequentialModel, TargetModule,
-};
-use slmrec_distill::train::adamw::AdamW;
-use slmrec_distill::train::{CrossEntropy, Objective, Targets, TrainSettings, TrainingData};
-use slmrec_export::checkpoint::LlamaConfig;
+use candle_core::Device;
+use slmrec_distill::model::{SasRec, SasRecSettings, SequentialModel};
+use slmrec_distill::train::{CrossEntropy, Targets, TrainingData};
 
-const HISTORY: usize = 50;
+use super::models::{HISTORY, ITEMS, Stepper, item, language_model, lora};
+use super::{distiller, products};
 
-/// Answers each line on stdin with a step's wall and CPU milliseconds and the peak memory in KiB.
-pub(super) fn run(case: &str) -> Result<(), Box<dyn Error>> {
+/// Makes this program a worker; what it works on follows.
+pub(super) const ARGUMENT: &str = "worker";
+
+/// This program as a worker.
+pub(super) fn command() -> Result<Command, Box<dyn Error>> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(ARGUMENT);
+    Ok(command)
+}
+
+pub(super) fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["products"] => products::work(),
+        ["fill"] => distiller::fill(),
+        ["distill", variant, cache] => distiller::distil(variant, cache.as_ref()),
+        [case] => steps(case),
+        _ => Err(format!("no work named {arguments:?}").into()),
+    }
+}
+
+/// Does the work of each line and answers with wall and CPU milliseconds, the peak memory in KiB and
+/// the loss that the work gave.
+pub(super) fn serve(
+    mut work: impl FnMut(&str) -> Result<f64, Box<dyn Error>>,
+) -> Result<(), Box<dyn Error>> {
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        let (wall, cpu) = (Instant::now(), cpu_ms()?);
+        let loss = work(&line)?;
+        let wall = wall.elapsed().as_secs_f64() * 1e3;
+        println!("{wall} {} {} {loss}", cpu_ms()? - cpu, peak_kib()?);
+    }
+    Ok(())
+}
+
+/// Steps with a target at every position of a batch that is always the same.
+fn steps(case: &str) -> Result<(), Box<dyn Error>> {
     let (model, batch, items): (Box<dyn SequentialModel>, usize, usize) = match case {
-        "student" => (Box::new(language_model(4, 12_000)?), 16, 12_000),
-        "teacher" => (Box::new(language_model(24, 12_000)?), 16, 12_000),
+        "student" => (Box::new(language_model(4, lora(), HISTORY)?), 16, ITEMS),
+        "teacher" => (Box::new(language_model(24, lora(), HISTORY)?), 16, ITEMS),
         "sasrec" => {
             let settings = SasRecSettings {
                 dropout: 0.0,
@@ -32,78 +63,20 @@ pub(super) fn run(case: &str) -> Result<(), Box<dyn Error>> {
         }
         other => return Err(format!("no case named {other}").into()),
     };
-    let sequences = (0..batch)
-        .map(|row| {
-            let item = |t| ItemIndex((1 + (row * 97 + t * 13) % items) as u32);
-            (0..=HISTORY).map(item).collect()
-        })
-        .collect();
-    let data = TrainingData::from_sequences(sequences, items, HISTORY, Targets::All)?;
+    let data = full_histories(batch, items)?;
     let windows: Vec<usize> = (0..batch).collect();
     let objective = CrossEntropy::default();
-    let mut parameters = Parameters::default();
-    parameters.extend("model.", model.parameters())?;
-    let mut optimizer = AdamW::new(&parameters, &TrainSettings::default())?;
-    for (step, line) in std::io::stdin().lock().lines().enumerate() {
-        line?;
-        let (wall, cpu) = (Instant::now(), cpu_ms()?);
-        let batch = data.batch(&windows, &Device::Cpu)?;
-        let mut rng = MaskRng::new(1, step as u64);
-        let losses = objective.loss(model.as_ref(), &batch, &mut rng)?;
-        let gradients = losses.total.backward()?;
-        optimizer.update(&gradients, 1e-4)?;
-        let wall = wall.elapsed().as_secs_f64() * 1e3;
-        println!("{wall} {} {}", cpu_ms()? - cpu, peak_kib()?);
-    }
-    Ok(())
+    let mut stepper = Stepper::new(model.as_ref(), &objective)?;
+    serve(|_| stepper.step(&data.batch(&windows, &Device::Cpu)?))
 }
 
-fn language_model(layers: usize, items: usize) -> Result<LlmRecommender, Box<dyn Error>> {
-    let config = LlamaConfig {
-        hidden_size: 576,
-        intermediate_size: 1536,
-        num_hidden_layers: layers,
-        num_attention_heads: 9,
-        num_key_value_heads: Some(3),
-        ..smollm2()?
-    };
-    let base = PretrainedBase::random(&config, 1, &Device::Cpu)?;
-    let embeddings = normal((items + 1, 128), 0.1, 2, DType::F32, &Device::Cpu)?;
-    let lora = LoraSettings {
-        r: 16,
-        alpha: 16.0,
-        dropout: 0.0,
-        target_modules: vec![
-            TargetModule::QProj,
-            TargetModule::KProj,
-            TargetModule::VProj,
-            TargetModule::OProj,
-            TargetModule::GateProj,
-            TargetModule::UpProj,
-            TargetModule::DownProj,
-        ],
-    };
-    let settings = LlmSettings {
-        max_history: HISTORY,
-        training: BodyTraining::Lora(lora),
-        ..LlmSettings::default()
-    };
-    Ok(LlmRecommender::new(
-        &base,
-        &embeddings,
-        &settings,
-        1,
-        &Device::Cpu,
-    )?)
-}
-
-fn smollm2() -> Result<LlamaConfig, serde_json::Error> {
-    serde_json::from_value(serde_json::json!({
-        "model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536,
-        "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
-        "rms_norm_eps": 1e-5, "rope_theta": 100000.0, "hidden_act": "silu",
-        "max_position_embeddings": 8192
-    }))
+/// Histories as long as they may be, each with a target at every position.
+pub(super) fn full_histories(count: usize, items: usize) -> Result<TrainingData, Box<dyn Error>> {
+    let sequences = (0..count)
+        .map(|row| (0..=HISTORY).map(|t| item(row, t, items)).collect())
+        .collect();
+    let data = TrainingData::from_sequences(sequences, items, HISTORY, Targets::All)?;
+    Ok(data)
 }
 
 /// CPU time of all threads of this process.

@@ -85,11 +85,13 @@ impl SasRecRun<'_> {
         items * (layers * self.kept_by_block() + 2 * d)
     }
 
-    /// Values that the backward pass adds: a block's on their way, and two more of each parameter's
-    /// (a gradient and what it is added to).
+    /// Values that the backward pass adds: a block's on their way, through attention or through the
+    /// MLP, and two more of each parameter's (a gradient and what it is added to); those of the item
+    /// table are counted with the loss.
     fn backward(&self, items: u64) -> u64 {
         let (d, inner, _) = self.sizes();
-        items * (6 * d + 2 * inner) + 2 * self.parameters().trainable
+        let table = (self.items + 1).saturating_mul(d);
+        items * (8 * d).max(4 * d + 2 * inner) + 2 * (self.parameters().trainable - table)
     }
 
     /// Values that an evaluating forward pass holds of so many items: one block's at a time.

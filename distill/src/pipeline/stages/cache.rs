@@ -81,8 +81,9 @@ pub fn check(context: &Context<'_>) -> Result<CacheReport, PipelineError> {
 
 /// The teacher of a student.
 pub(super) enum Teacher {
+    /// One model for each device that shares the training.
     Live {
-        model: Box<LlmRecommender>,
+        models: Vec<LlmRecommender>,
         hash: String,
     },
     Cached(Box<CachedTeacher>),
@@ -114,16 +115,17 @@ impl Teacher {
         }
         let dir = WorkDir::finished(context.work.teacher(), "teach")?;
         Ok(Some(Self::Live {
-            model: Box::new(LlmRecommender::load(&dir, &context.device)?),
+            models: context
+                .on_each_device(|context| Ok(LlmRecommender::load(&dir, &context.device)?))?,
             hash: input_hash(&dir)?,
         }))
     }
 
-    /// The states, for an objective.
-    pub(super) fn states(&self) -> Result<States<'_>, PipelineError> {
+    /// The states, for the objective of the device of that number.
+    pub(super) fn states(&self, number: usize) -> Result<States<'_>, PipelineError> {
         Ok(match self {
-            Self::Live { model, hash } => {
-                States::Live(LiveTeacher::new(model.as_ref(), hash.clone())?)
+            Self::Live { models, hash } => {
+                States::Live(LiveTeacher::new(&models[number], hash.clone())?)
             }
             Self::Cached(teacher) => States::Cached(teacher),
         })
@@ -249,7 +251,9 @@ impl Work {
         if others > 0 {
             context.reporter.say(&format!(
                 "teacher-states: {others} shards of another teacher, other data or other settings \
-                 are stale and go when this cache is complete"
+                 are stale and go when this cache is complete\n\
+                 hint: states serve a student whose flags were given to `teach --cache-states`, \
+                 too (--blocks, --lambda-cos, --lambda-norm, --lambda-kd)"
             ));
         }
         for (shard, state) in states {

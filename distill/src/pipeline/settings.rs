@@ -25,8 +25,8 @@ pub struct PipelineSettings {
     pub seed: u64,
     /// Where tensors live.
     pub device: DeviceChoice,
-    /// Devices of that kind which share every batch of a training. More than one GPU needs a build
-    /// with `--features nccl`. On the CPU they are no faster than one: that is for tests.
+    /// Devices of that kind which share every batch of a training. Several GPUs need a build with
+    /// `--features nccl`; on the CPU it is for tests and no faster.
     pub devices: usize,
     /// Files to a dataset.
     pub prepare: PrepareStage,
@@ -464,8 +464,7 @@ mod tests {
             assert!(error.contains("setting devices"), "{error}");
         }
         if !cfg!(feature = "nccl") {
-            let error = DeviceChoice::Cuda.open(2).expect_err("refused").to_string();
-            assert!(error.contains("--features nccl"), "{error}");
+            assert!(DeviceChoice::Cuda.open(2).is_err());
         }
     }
 

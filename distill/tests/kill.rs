@@ -25,16 +25,21 @@ fn well(mut command: Command) -> Output {
     output
 }
 
-fn verify(stage: &str, kills: &str) -> serde_json::Value {
-    let folder = tempfile::tempdir().expect("temporary folder");
+/// Kills the training of a stage in a folder.
+fn verify(folder: &Path, stage: &str, kills: &str, more: &[&str]) -> serde_json::Value {
     let arguments = ["verify-resume", stage, "--kills", kills, "--format", "json"];
-    let output = well(command(folder.path(), &arguments));
+    let output = well(command(folder, &[&arguments, more].concat()));
     serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+fn verify_generated(stage: &str, kills: &str, more: &[&str]) -> serde_json::Value {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    verify(folder.path(), stage, kills, more)
 }
 
 #[test]
 fn killed_students_end_with_the_same_bits() {
-    let found = verify("distill", "3");
+    let found = verify_generated("distill", "3", &[]);
     assert_eq!(found["kills"], 3);
     let runs = found["runs"].as_array().expect("runs");
     assert_eq!(found["identical"], runs.len());
@@ -43,8 +48,33 @@ fn killed_students_end_with_the_same_bits() {
 
 #[test]
 fn killed_sasrecs_end_with_the_same_bits() {
-    let found = verify("pretrain", "2");
+    let found = verify_generated("pretrain", "2", &[]);
     assert_eq!(found["kills"], 2);
+}
+
+/// Two replicas of teacher and student, in two threads of one process.
+#[test]
+fn killed_replicas_end_with_the_same_bits() {
+    let found = verify_generated("distill", "2", &["--set", "devices=2"]);
+    assert_eq!(found["kills"], 2);
+    let runs = found["runs"].as_array().expect("runs");
+    assert_eq!(found["identical"], runs.len());
+}
+
+/// A training of one's own: the copies are killed, the work directory stays as it is.
+#[test]
+fn a_training_of_ones_own_is_killed_in_copies() {
+    let folder = prepared();
+    let found = verify(
+        folder.path(),
+        "pretrain",
+        "2",
+        &["--own", "--config", "p.toml"],
+    );
+    assert_eq!(found["kills"], 2);
+    assert!(found["steps"].as_u64() > Some(20), "{found}");
+    let work = folder.path().join("slmrec-work");
+    assert!(!work.join("sasrec").exists(), "nothing was trained here");
 }
 
 /// A work directory with a dataset and the settings of a run of a second or so.

@@ -3,9 +3,10 @@
 
 use std::fmt::Write as _;
 
-use candle_core::Device;
+use candle_core::{DType, Device, Tensor};
 use peak_alloc::PeakAlloc;
 use slmrec_core::ItemIndex;
+use slmrec_core::manifest::Readout;
 use slmrec_distill::model::{
     BodyTraining, HistoryBatch, LlmRecommender, LlmSettings, LoraSettings, MaskRng, Mode,
     Parameters, PretrainedBase, SasRec, SasRecSettings, SequentialModel,
@@ -18,7 +19,7 @@ use slmrec_distill::train::{
     CrossEntropy, DistillSettings, Distillation, LiveTeacher, Objective, Targets, TrainSettings,
     TrainingData,
 };
-use slmrec_export::checkpoint::LlamaConfig;
+use slmrec_export::checkpoint::{LlamaConfig, Prompt};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -38,7 +39,7 @@ fn config(layers: usize) -> LlamaConfig {
     serde_json::from_value(json).expect("configuration")
 }
 
-fn data() -> TrainingData {
+fn data(targets: Targets) -> TrainingData {
     let sequence = |user: u32| {
         let len = 21 + user % 20;
         (0..len)
@@ -46,22 +47,36 @@ fn data() -> TrainingData {
             .collect()
     };
     let sequences = (0..40).map(sequence).collect();
-    TrainingData::from_sequences(sequences, ITEMS, 40, Targets::All).expect("data")
+    TrainingData::from_sequences(sequences, ITEMS, 40, targets).expect("data")
 }
 
-fn settings(training: BodyTraining) -> LlmSettings {
+fn settings(training: BodyTraining, readout: Readout) -> LlmSettings {
     LlmSettings {
+        readout,
         max_history: 40,
         training,
         ..LlmSettings::default()
     }
 }
 
-fn recommender(layers: usize, settings: &LlmSettings) -> LlmRecommender {
-    let base = PretrainedBase::random(&config(layers), 1, &Device::Cpu).expect("base");
-    let table = candle_core::Tensor::ones((ITEMS + 1, DIM), candle_core::DType::F32, &Device::Cpu);
-    let table = (table.expect("table") * 0.1).expect("table");
-    LlmRecommender::new(&base, &table, settings, 1, &Device::Cpu).expect("model")
+/// A model behind a prompt of so many tokens before and after the items.
+fn recommender(layers: usize, settings: &LlmSettings, prompt: (u64, u64)) -> LlmRecommender {
+    let mut base = PretrainedBase::random(&config(layers), 1, &Device::Cpu).expect("base");
+    let ones = |rows: usize, columns: usize| {
+        let ones = Tensor::ones((rows, columns), DType::F32, &Device::Cpu).expect("ones");
+        (ones * 0.1).expect("table")
+    };
+    let (prefix, suffix) = (prompt.0 as usize, prompt.1 as usize);
+    if prefix + suffix > 0 {
+        base.prompt = Prompt {
+            prefix: "p".repeat(prefix),
+            suffix: "s".repeat(suffix),
+            prefix_tokens: vec![0; prefix],
+            suffix_tokens: vec![0; suffix],
+        };
+        base.prompt_embeddings = Some(ones(prefix + suffix, base.config.hidden_size));
+    }
+    LlmRecommender::new(&base, &ones(ITEMS + 1, DIM), settings, 1, &Device::Cpu).expect("model")
 }
 
 /// Bytes that `work` takes beyond what is held before it, at its peak.
@@ -124,47 +139,75 @@ impl Report {
     }
 }
 
-#[test]
-fn the_plan_is_near_what_is_counted() {
-    // The threads of the matrix products keep buffers of their own from the first use on.
-    let data = data();
-    let warm = recommender(1, &settings(BodyTraining::Frozen));
-    step(&warm, &CrossEntropy::default(), &data);
-    drop(warm);
-    let mut report = Report(String::new(), true);
-    let work = Work::of(&data, BATCH, 1);
-    let frozen_teacher = recommender(6, &settings(BodyTraining::Frozen));
-    let teacher = LiveTeacher::new(&frozen_teacher, "teacher").expect("teacher");
-    let objective = DistillSettings {
-        blocks: 2,
-        ..DistillSettings::default()
-    };
+/// A language model that is planned and trained.
+struct Case {
+    name: &'static str,
+    training: BodyTraining,
+    layers: usize,
+    distilled: bool,
+    readout: Readout,
+    /// Tokens before and after the items.
+    prompt: (u64, u64),
+}
+
+fn cases() -> Vec<Case> {
     let lora = || BodyTraining::Lora(LoraSettings::default());
-    for (name, training, layers, distilled) in [
-        ("adapters", lora(), 4, false),
-        ("all weights", BodyTraining::Full, 4, false),
-        ("student", lora(), 2, true),
-    ] {
-        let settings = settings(training);
-        let (weights, model) = taken(|| recommender(layers, &settings));
+    let case = |name, training, layers, distilled, readout, prompt| Case {
+        name,
+        training,
+        layers,
+        distilled,
+        readout,
+        prompt,
+    };
+    let (item, response) = (Readout::Item, Readout::Response);
+    vec![
+        case("adapters", lora(), 4, false, item, (0, 0)),
+        case("all weights", BodyTraining::Full, 4, false, item, (0, 0)),
+        case("student", lora(), 2, true, item, (0, 0)),
+        case("prompt", lora(), 4, false, item, (60, 0)),
+        case("response", lora(), 4, false, response, (60, 15)),
+        case("student, response", lora(), 2, true, response, (60, 15)),
+    ]
+}
+
+impl Case {
+    fn compare(&self, report: &mut Report) {
+        let targets = match self.readout {
+            Readout::Item => Targets::All,
+            Readout::Response => Targets::Last,
+        };
+        let data = data(targets);
+        let settings = settings(self.training.clone(), self.readout);
+        let objective = DistillSettings {
+            blocks: 2,
+            ..DistillSettings::default()
+        };
+        let teacher = self.distilled.then(|| {
+            let frozen = self::settings(BodyTraining::Frozen, self.readout);
+            recommender(6, &frozen, self.prompt)
+        });
+        let (weights, model) = taken(|| recommender(self.layers, &settings, self.prompt));
         let run = DecoderRun {
             stage: "teach",
-            shape: DecoderShape::new(&config(layers), layers),
+            shape: DecoderShape::new(&config(self.layers), self.layers),
             settings: &settings,
             checkpointing: false,
             items: (ITEMS as u64, DIM as u64),
-            prompt: (0, 0),
+            prompt: self.prompt,
             batch_size: BATCH as u64,
-            targets: Targets::All,
-            work,
-            distillation: distilled.then(|| (DecoderShape::new(&config(6), 6), &objective)),
+            targets,
+            work: Work::of(&data, BATCH, 1),
+            distillation: (self.distilled).then(|| (DecoderShape::new(&config(6), 6), &objective)),
         };
         let memory = run.memory();
-        let counted = if distilled {
-            let objective = Distillation::new(objective.clone(), &model, Some(&teacher), 1);
-            step(&model, &objective.expect("objective"), &data)
-        } else {
-            step(&model, &CrossEntropy::default(), &data)
+        let counted = match &teacher {
+            Some(teacher) => {
+                let teacher = LiveTeacher::new(teacher, "teacher").expect("teacher");
+                let objective = Distillation::new(objective.clone(), &model, Some(&teacher), 1);
+                step(&model, &objective.expect("objective"), &data)
+            }
+            None => step(&model, &CrossEntropy::default(), &data),
         };
         // Weights are loaded beside the variables that are copied from them.
         assert!(
@@ -173,19 +216,30 @@ fn the_plan_is_near_what_is_counted() {
             memory.weights
         );
         let planned = memory.optimizer + memory.activations + memory.loss;
-        report.compare(&format!("{name}, step"), planned, counted);
-        report.compare(
-            &format!("{name}, validation"),
-            memory.validation,
-            validation(&model),
-        );
-        let count = run.parameters();
-        let objective = if distilled { 32 * 96 } else { 0 };
+        report.compare(&format!("{}, step", self.name), planned, counted);
+        let what = format!("{}, validation", self.name);
+        report.compare(&what, memory.validation, validation(&model));
+        let objective = if self.distilled { 32 * 96 } else { 0 };
         assert_eq!(
-            count.trainable,
+            run.parameters().trainable,
             model.parameters().count() as u64 + objective,
-            "{name}"
+            "{}",
+            self.name
         );
+    }
+}
+
+#[test]
+fn the_plan_is_near_what_is_counted() {
+    // The threads of the matrix products keep buffers of their own from the first use on.
+    let data = data(Targets::All);
+    let frozen = settings(BodyTraining::Frozen, Readout::Item);
+    let warm = recommender(1, &frozen, (0, 0));
+    step(&warm, &CrossEntropy::default(), &data);
+    drop(warm);
+    let mut report = Report(String::new(), true);
+    for case in cases() {
+        case.compare(&mut report);
     }
     let shape = SasRecSettings {
         hidden_size: 64,
@@ -198,7 +252,7 @@ fn the_plan_is_near_what_is_counted() {
         items: ITEMS as u64,
         batch_size: BATCH as u64,
         targets: Targets::All,
-        work,
+        work: Work::of(&data, BATCH, 1),
     };
     assert_eq!(run.parameters().total, model.parameters().count() as u64);
     let memory = run.memory();

@@ -244,7 +244,7 @@ fn a_pack_takes_the_place_of_the_prior() {
     let history = History::from_items(["a"]);
     let before = recommender.scores(&history).expect("scores").values;
     assert_eq!(before[1], 2.0 * 4f32.ln(), "nothing has changed");
-    write(&recommender.bundle_mut().sha256().to_owned());
+    write(recommender.bundle_mut().sha256());
     recommender.apply_pack(&path).expect("applies");
     let after = recommender.scores(&history).expect("scores").values;
     assert_eq!(after, [1.0, 0.0, 1.0, 1.0, 2.0 * 2f32.ln() - 1.0]);

@@ -6,14 +6,13 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 
-use crate::{process, setup, workspace};
+use crate::{process, python, setup, workspace};
 
 /// Chooses the Python that `bench train` compares with.
 const PYTHON_VARIABLE: &str = "SLMREC_BENCH_PYTHON";
@@ -92,23 +91,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// A Python with PyTorch, transformers and peft: the one that the environment names, or a private
 /// one that is made here.
 fn python() -> Result<PathBuf> {
-    if let Some(chosen) = env::var_os(PYTHON_VARIABLE) {
-        return Ok(chosen.into());
+    match env::var_os(PYTHON_VARIABLE) {
+        Some(chosen) => Ok(chosen.into()),
+        None => python::environment("bench-python", &PACKAGES),
     }
-    let folder = workspace::root().join(".slmrec/bench-python");
-    let python = folder.join("bin/python");
-    let ready = folder.join("ready");
-    if !ready.is_file() {
-        eprintln!("bench train: installing {} with pip", PACKAGES.join(", "));
-        process::run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-        process::run(
-            Command::new(&python)
-                .args(["-m", "pip", "install", "--quiet"])
-                .args(PACKAGES),
-        )?;
-        fs::write(&ready, "").with_context(|| ready.display().to_string())?;
-    }
-    Ok(python)
 }
 
 fn all_names(folder: &Path) -> Result<Vec<String>> {
@@ -185,7 +171,8 @@ fn table(rows: &[Row]) -> Table {
             verdict.to_owned(),
         ];
         if spread {
-            let range = |[low, high]| format!("{}-{}", number(Some(low)), number(Some(high)));
+            let range =
+                |[low, high]: [f64; 2]| format!("{}-{}", number(Some(low)), number(Some(high)));
             cells.insert(3, row.spread.map_or_else(String::new, range));
         }
         table.add_row(cells);

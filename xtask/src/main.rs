@@ -2,9 +2,11 @@
 //! since a task runs commands and must work before anything else compiles.
 
 mod bench;
+mod check_cuda;
 mod demo;
 mod process;
 mod proto;
+mod python;
 mod setup;
 mod test;
 mod workspace;
@@ -27,6 +29,7 @@ enum Task {
     Test(test::Arguments),
     Demo(demo::Arguments),
     Bench(bench::Arguments),
+    CheckCuda(check_cuda::Arguments),
     Proto(proto::Arguments),
 }
 
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::CheckCuda(arguments) => check_cuda::run(&arguments),
         Task::Proto(arguments) => proto::run(&arguments),
     };
     match result {

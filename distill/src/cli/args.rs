@@ -206,11 +206,13 @@ pub struct Pretrain {
 
 /// `teach`.
 #[derive(Debug, Args)]
+#[command(mut_group("ObjectiveFlags", |group| group.requires("cache_states")))]
 #[command(after_help = "Examples:\n  \
     slmrec-distill teach --base SmolLM2-135M.gguf --layers 8\n  \
     slmrec-distill teach --base ./SmolLM2-135M --layers 8 --readout response\n  \
     slmrec-distill teach --cache-states                 # store what a finished teacher says\n  \
     slmrec-distill teach --cache-states --shard 3/16    # a part of it; other machines do the others\n  \
+    slmrec-distill teach --cache-states --blocks 2      # for `distill --blocks 2`\n  \
     slmrec-distill teach --cache-states --check         # exit code 1 unless all of it is there")]
 pub struct Teach {
     /// GGUF file, Hugging Face directory, or a fetched name such as smollm2-135m
@@ -240,6 +242,9 @@ pub struct Teach {
         "base", "layers", "layer_choice", "readout", "max_history", "epochs", "learning_rate",
     ])]
     pub cache_states: bool,
+    /// With --cache-states: of the later `distill`, which of the teacher's states it reads.
+    #[command(flatten)]
+    pub objective: ObjectiveFlags,
     /// Only shards s of the cache with s = i modulo n
     #[arg(long, value_name = "I/N", requires = "cache_states")]
     pub shard: Option<FillPart>,
@@ -268,22 +273,15 @@ pub struct Blend {
     pub format: OutputFormat,
 }
 
-/// `distill`.
+/// The objective of `distill`, which decides what is asked of the teacher.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: slmrec-distill distill --layers 4 --blocks 4 --lambda-ms 0.01")]
-pub struct Distill {
+pub struct ObjectiveFlags {
     /// Who teaches
     #[arg(long, value_enum)]
     pub teacher: Option<TeacherChoice>,
-    /// Number of decoder layers L
-    #[arg(long)]
-    pub layers: Option<usize>,
     /// Number of aligned blocks b; must divide both layer counts
     #[arg(long)]
     pub blocks: Option<usize>,
-    /// What the student begins as
-    #[arg(long, value_enum)]
-    pub start: Option<StudentStart>,
     /// Weight of the cosine alignment
     #[arg(long)]
     pub lambda_cos: Option<f64>,
@@ -296,6 +294,21 @@ pub struct Distill {
     /// Weight of the logit distillation
     #[arg(long)]
     pub lambda_kd: Option<f64>,
+}
+
+/// `distill`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: slmrec-distill distill --layers 4 --blocks 4 --lambda-ms 0.01")]
+pub struct Distill {
+    /// Number of decoder layers L
+    #[arg(long)]
+    pub layers: Option<usize>,
+    /// What the student begins as
+    #[arg(long, value_enum)]
+    pub start: Option<StudentStart>,
+    /// What the student is taught by.
+    #[command(flatten)]
+    pub objective: ObjectiveFlags,
     /// Where the teacher's states come from
     #[arg(long, value_enum)]
     pub teacher_states: Option<TeacherStatesChoice>,

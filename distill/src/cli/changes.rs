@@ -5,7 +5,9 @@ use std::path::Path;
 use clap::ValueEnum;
 use toml::Value;
 
-use super::args::{Command, Common, Distill, Evaluate, Export, Prepare, Pretrain, Teach};
+use super::args::{
+    Command, Common, Distill, Evaluate, Export, ObjectiveFlags, Prepare, Pretrain, Teach,
+};
 
 /// Changes in the order of typing precedence: `--set` first, named flags over it.
 #[derive(Debug, Default)]
@@ -79,21 +81,26 @@ impl Changes {
         self.integer("model.max_history", args.max_history);
         self.integer("teach.train.epochs", args.epochs);
         self.float("teach.train.learning_rate", args.learning_rate);
+        self.objective(&args.objective);
     }
 
     fn distill(&mut self, args: &Distill) {
-        self.choice("distill.teacher", args.teacher);
         self.integer("distill.layers", args.layers);
-        self.integer("distill.objective.blocks", args.blocks);
+        self.objective(&args.objective);
         self.choice("distill.start", args.start);
-        self.float("distill.objective.lambda_cos", args.lambda_cos);
-        self.float("distill.objective.lambda_norm", args.lambda_norm);
-        self.float("distill.objective.lambda_ms", args.lambda_ms);
-        self.float("distill.objective.lambda_kd", args.lambda_kd);
         self.choice("distill.teacher_states", args.teacher_states);
         self.flag("distill.ce_only", args.no_ce_only, false);
         self.integer("distill.train.epochs", args.epochs);
         self.float("distill.train.learning_rate", args.learning_rate);
+    }
+
+    fn objective(&mut self, flags: &ObjectiveFlags) {
+        self.choice("distill.teacher", flags.teacher);
+        self.integer("distill.objective.blocks", flags.blocks);
+        self.float("distill.objective.lambda_cos", flags.lambda_cos);
+        self.float("distill.objective.lambda_norm", flags.lambda_norm);
+        self.float("distill.objective.lambda_ms", flags.lambda_ms);
+        self.float("distill.objective.lambda_kd", flags.lambda_kd);
     }
 
     fn evaluate(&mut self, args: &Evaluate) {
@@ -201,6 +208,16 @@ mod tests {
     }
 
     #[test]
+    fn the_objective_is_the_students_and_belongs_to_the_states() {
+        assert_eq!(
+            changes("x teach --cache-states --blocks 2 --lambda-kd 1"),
+            changes("x distill --blocks 2 --lambda-kd 1")
+        );
+        let alone = Cli::try_parse_from("x teach --blocks 2".split(' ')).expect_err("refused");
+        assert!(alone.to_string().contains("--cache-states"), "{alone}");
+    }
+
+    #[test]
     fn every_flag_names_a_setting_that_exists() {
         for line in [
             "x prepare f --user-column u --item-column i --time-column t --rating-column r --items f \
@@ -208,11 +225,15 @@ mod tests {
             "x pretrain --epochs 1 --learning-rate 0.1 --seed 1 --device cpu --work-dir w",
             "x teach --base b --layers 8 --layer-choice interval --readout item --max-history 9 \
              --epochs 1 --learning-rate 0.1",
+            "x teach --cache-states --blocks 2 --lambda-cos 1 --lambda-norm 1 --lambda-ms 1 \
+             --lambda-kd 1",
             "x distill --layers 4 --blocks 4 --start teacher --lambda-cos 1 --lambda-norm 1 \
-             --lambda-ms 1 --lambda-kd 1 --teacher-states live --no-ce-only --epochs 1 --learning-rate 0.1",
+             --lambda-ms 1 --lambda-kd 1 --teacher blend --teacher-states live --no-ce-only \
+             --epochs 1 --learning-rate 0.1",
             "x evaluate --split validation --runner r --no-bundle",
             "x plan --base b --no-calibration",
-            "x export --fp16 --portable -o o",
+            "x export --fp16 --portable --no-prior -o o",
+            "x blend --more-sasrecs 1 --no-decoder",
         ] {
             let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
             let changes = changes(&line);

@@ -206,10 +206,14 @@ impl DecoderLayer {
             }
             None => {
                 let y = self.forward_slow(x, pass, masks)?;
-                match reads {
-                    Some(reads) => y.index_select(&Tensor::new(reads.as_slice(), y.device())?, 0),
-                    None => Ok(y),
-                }
+                let y = match reads {
+                    Some(reads) => {
+                        y.index_select(&Tensor::new(reads.as_slice(), y.device())?, 0)?
+                    }
+                    None => y,
+                };
+                // Detached, it lets go of what a backward pass would need.
+                Ok(if pass.trains() { y } else { y.detach() })
             }
         }
     }

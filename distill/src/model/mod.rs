@@ -17,6 +17,8 @@ pub mod parameters;
 pub mod recommender;
 pub mod sasrec;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 pub mod weights_file;
 
@@ -54,7 +56,7 @@ pub enum Mode<'a> {
 }
 
 /// A model that turns histories into user vectors.
-pub trait SequentialModel {
+pub trait SequentialModel: Sync {
     /// Runs a batch. `state_layers` are numbers of layers already passed (`1..=L`): state `l` is the
     /// residual stream after layer `l`, except `L`, which is taken after the final norm.
     ///

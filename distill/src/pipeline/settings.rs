@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use slmrec_core::manifest::Precision;
 use slmrec_core::prior::PriorSettings;
@@ -25,6 +26,9 @@ pub struct PipelineSettings {
     pub seed: u64,
     /// Where tensors live.
     pub device: DeviceChoice,
+    /// Devices of that kind which share every batch of a training. Several GPUs need a build with
+    /// `--features nccl`; on the CPU it is for tests and no faster.
+    pub devices: usize,
     /// Files to a dataset.
     pub prepare: PrepareStage,
     /// The transition prior.
@@ -56,6 +60,7 @@ impl Default for PipelineSettings {
             work_dir: PathBuf::from(DEFAULT_WORK_DIR),
             seed: 42,
             device: DeviceChoice::Cpu,
+            devices: 1,
             prepare: PrepareStage::default(),
             prior: PriorStage::default(),
             pretrain: PretrainStage::default(),
@@ -85,21 +90,38 @@ pub enum DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// Opens the device.
+    /// Opens the first `count` devices.
     ///
     /// # Errors
-    /// A device that this build or this machine does not have; nothing else is used instead.
-    pub fn open(self) -> Result<candle_core::Device, PipelineError> {
+    /// A count of 0, devices that this build or this machine does not have, or several that cannot
+    /// share a training; nothing else is used instead.
+    pub fn open(self, count: usize) -> Result<Vec<Device>, PipelineError> {
+        let can_share = match self {
+            Self::Cpu => true,
+            Self::Cuda => cfg!(feature = "nccl"),
+            Self::Metal => false,
+        };
+        if count == 0 || (count > 1 && !can_share) {
+            return Err(PipelineError::Settings(format!(
+                "setting devices: expected 1, found {count}\n\
+                 hint: several GPUs share a training with --device cuda in a build with \
+                 `--features nccl`"
+            )));
+        }
+        (0..count).map(|number| self.open_one(number)).collect()
+    }
+
+    fn open_one(self, number: usize) -> Result<Device, PipelineError> {
         let missing = |name: &str, e: candle_core::Error| {
             PipelineError::Settings(format!(
-                "--device {name} was asked for and cannot be used: {e}\n\
+                "--device {name} was asked for and number {number} of them cannot be used: {e}\n\
                  hint: build with `--features {name}` on a machine that has one, or use --device cpu"
             ))
         };
         match self {
-            Self::Cpu => Ok(candle_core::Device::Cpu),
-            Self::Cuda => candle_core::Device::new_cuda(0).map_err(|e| missing("cuda", e)),
-            Self::Metal => candle_core::Device::new_metal(0).map_err(|e| missing("metal", e)),
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda => Device::new_cuda(number).map_err(|e| missing("cuda", e)),
+            Self::Metal => Device::new_metal(number).map_err(|e| missing("metal", e)),
         }
     }
 }
@@ -497,6 +519,18 @@ mod tests {
             "{error}"
         );
         assert!(PipelineSettings::load(None, &[change("seed.x", 2.into())]).is_err());
+    }
+
+    #[test]
+    fn devices_that_cannot_share_are_refused() {
+        assert_eq!(DeviceChoice::Cpu.open(2).expect("for tests").len(), 2);
+        for (choice, count) in [(DeviceChoice::Cpu, 0), (DeviceChoice::Metal, 2)] {
+            let error = choice.open(count).expect_err("refused").to_string();
+            assert!(error.contains("setting devices"), "{error}");
+        }
+        if !cfg!(feature = "nccl") {
+            assert!(DeviceChoice::Cuda.open(2).is_err());
+        }
     }
 
     #[test]

@@ -220,7 +220,7 @@ impl DecoderRun<'_> {
         let one_loss = catalog_loss_bytes(targets, items, dim, trained_table);
         let kept_of_head = F32 * targets * (3 * dim);
         Memory {
-            weights: F32 * count.total,
+            weights: self.weights(count.total),
             optimizer: optimizer_bytes(count.trainable),
             teacher,
             // The teacher's own values are gone when the backward pass begins.
@@ -229,6 +229,13 @@ impl DecoderRun<'_> {
             loss: one_loss + heads * kept_of_head,
             validation: self.validation(),
         }
+    }
+
+    /// Bytes of the weights, those of the body in its number format.
+    fn weights(&self, total: u64) -> u64 {
+        let body = self.shape.parameters();
+        let format = self.settings.body_dtype.dtype().size_in_bytes() as u64;
+        format * body + F32 * (total - body)
     }
 
     /// Values that a forward pass keeps.
@@ -294,7 +301,7 @@ impl DecoderRun<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::LoraSettings;
+    use crate::model::{BodyDtype, LoraSettings};
 
     /// SmolLM2-135M.
     fn shape(layers: u64) -> DecoderShape {
@@ -319,6 +326,38 @@ mod tests {
         let sums = 2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536);
         assert_eq!(shape(4).trained(&lora), 4 * 16 * sums);
         assert_eq!(shape(4).trained(&BodyTraining::Frozen), 0);
+    }
+
+    #[test]
+    fn a_body_in_16_bits_is_half_as_large() {
+        let memory = |body_dtype| {
+            let settings = LlmSettings {
+                body_dtype,
+                ..LlmSettings::default()
+            };
+            let run = DecoderRun {
+                stage: "teach",
+                shape: shape(8),
+                settings: &settings,
+                checkpointing: false,
+                items: (100, 16),
+                prompt: (0, 0),
+                batch_size: 2,
+                targets: Targets::All,
+                work: Work {
+                    windows: 2,
+                    steps: 1,
+                    epochs: 1,
+                    mean_items: 9.0,
+                    most_items: 9,
+                    longest: 9,
+                },
+                distillation: None,
+            };
+            run.memory().weights
+        };
+        let saved = memory(BodyDtype::F32) - memory(BodyDtype::Bf16);
+        assert_eq!(saved, 2 * shape(8).parameters());
     }
 
     #[test]

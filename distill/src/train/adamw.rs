@@ -10,6 +10,7 @@ use candle_core::{DType, Tensor, Var};
 use super::TrainError;
 use super::settings::TrainSettings;
 use crate::model::Parameters;
+use crate::model::ops::fused;
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
@@ -83,12 +84,21 @@ impl AdamW {
     /// [`TrainError::NoGradient`] for a parameter that the loss does not reach and
     /// [`TrainError::NonFinite`]; nothing has changed then.
     pub fn update(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<f64, TrainError> {
+        let gradients = self.collect(gradients, self.step + 1)?;
+        self.apply(&gradients, learning_rate)
+    }
+
+    /// [`Self::update`] by gradients in the order of the slots, in f32 and contiguous.
+    pub(super) fn apply(
+        &mut self,
+        gradients: &[Tensor],
+        learning_rate: f64,
+    ) -> Result<f64, TrainError> {
         let step = self.step + 1;
-        let gradients = self.collect(gradients, step)?;
-        let norm = self.global_norm(&gradients, step)?;
+        let norm = self.global_norm(gradients, step)?;
         let clip = (self.clip_norm / (norm + CLIP_EPSILON)).min(1.0);
         let mut in_place = Vec::with_capacity(self.slots.len());
-        for (slot, gradient) in self.slots.iter().zip(&gradients) {
+        for (slot, gradient) in self.slots.iter().zip(gradients) {
             let change = slot.change(learning_rate, clip, step);
             if slot.is_fused() {
                 in_place.push((slot, gradient, change));
@@ -101,7 +111,12 @@ impl AdamW {
         Ok(norm)
     }
 
-    fn collect(&self, gradients: &GradStore, step: u64) -> Result<Vec<Tensor>, TrainError> {
+    /// The gradients of the slots, in their order.
+    pub(super) fn collect(
+        &self,
+        gradients: &GradStore,
+        step: u64,
+    ) -> Result<Vec<Tensor>, TrainError> {
         self.slots
             .iter()
             .map(|slot| match gradients.get(&slot.var) {
@@ -116,22 +131,16 @@ impl AdamW {
     }
 
     fn global_norm(&self, gradients: &[Tensor], step: u64) -> Result<f64, TrainError> {
-        let mut squares = 0.0;
-        for (slot, gradient) in self.slots.iter().zip(gradients) {
-            let square = if gradient.device().is_cpu() {
-                sweep::sum_of_squares(gradient)?
-            } else {
-                f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?)
-            };
+        let squares = squares(gradients)?;
+        for (slot, square) in self.slots.iter().zip(&squares) {
             if !square.is_finite() {
                 return Err(TrainError::NonFinite {
                     step,
                     what: format!("the gradient of {}", slot.name),
                 });
             }
-            squares += square;
         }
-        Ok(squares.sqrt())
+        Ok(squares.iter().sum::<f64>().sqrt())
     }
 }
 
@@ -161,7 +170,7 @@ impl Slot {
 
     /// Whether the sweep in place can take this parameter.
     fn is_fused(&self) -> bool {
-        self.var.device().is_cpu() && self.var.dtype() == DType::F32 && self.var.is_contiguous()
+        fused(&self.var) && self.var.is_contiguous()
     }
 
     /// The same in tensor operations, for other devices and element types.
@@ -177,6 +186,18 @@ impl Slot {
         self.first_moment.set(&first)?;
         self.second_moment.set(&second)
     }
+}
+
+/// Sum of squares of each gradient. Those on a GPU come over together, since each wait for it costs.
+fn squares(gradients: &[Tensor]) -> candle_core::Result<Vec<f64>> {
+    if gradients.iter().all(fused) {
+        return gradients.iter().map(sweep::sum_of_squares).collect();
+    }
+    let sums = (gradients.iter())
+        .map(|gradient| gradient.sqr()?.sum_all())
+        .collect::<candle_core::Result<Vec<_>>>()?;
+    let sums = Tensor::stack(&sums, 0)?.to_vec1::<f32>()?;
+    Ok(sums.into_iter().map(f64::from).collect())
 }
 
 /// The longest matching prefix wins.

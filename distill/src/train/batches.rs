@@ -10,7 +10,7 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use slmrec_core::{Dataset, ItemIndex, hash};
@@ -284,7 +284,43 @@ impl TrainingData {
             target_positions,
             targets,
             negatives: self.negatives.clone(),
+            share: Share::WHOLE,
         })
+    }
+
+    /// The batch of `windows` in one part for each device, about equal in windows; `None` for a
+    /// device that gets none.
+    ///
+    /// # Errors
+    /// Only what candle reports for making tensors.
+    pub fn parts(
+        &self,
+        windows: &[usize],
+        devices: &[Device],
+    ) -> candle_core::Result<Vec<Option<TrainingBatch>>> {
+        let mut chunks = windows.chunks(windows.len().div_ceil(devices.len().max(1)).max(1));
+        let mut parts = (devices.iter())
+            .map(|device| {
+                chunks
+                    .next()
+                    .map(|part| self.batch(part, device))
+                    .transpose()
+            })
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        let count = |part: &TrainingBatch| {
+            let last = part.last_examples().0.len();
+            (part.targets.len() as f64, last as f64)
+        };
+        let whole = (parts.iter().flatten().map(count))
+            .fold((0.0, 0.0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
+        for part in parts.iter_mut().flatten() {
+            let (targets, last) = count(part);
+            part.share = Share {
+                targets: targets / whole.0,
+                last: last / whole.1,
+            };
+        }
+        Ok(parts)
     }
 
     /// One window for each row of a batch, and the row of each window.
@@ -354,6 +390,38 @@ impl EpochOrder {
     }
 }
 
+/// How much of a step's batch one of its parts is. Means over a part, scaled by its share, add up to
+/// the mean over the whole.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share {
+    /// Of the positions with a target.
+    pub targets: f64,
+    /// Of the positions that are the last of their history.
+    pub last: f64,
+}
+
+impl Share {
+    /// The batch is not divided.
+    pub const WHOLE: Self = Self {
+        targets: 1.0,
+        last: 1.0,
+    };
+
+    /// A mean over the positions with a target, scaled.
+    pub(super) fn of_targets(self, mean: Tensor) -> candle_core::Result<Tensor> {
+        scaled(mean, self.targets)
+    }
+
+    /// A mean over the last positions, scaled.
+    pub(super) fn of_last(self, mean: Tensor) -> candle_core::Result<Tensor> {
+        scaled(mean, self.last)
+    }
+}
+
+fn scaled(mean: Tensor, share: f64) -> candle_core::Result<Tensor> {
+    if share == 1.0 { Ok(mean) } else { mean * share }
+}
+
 /// Histories and their targets.
 #[derive(Clone, Debug)]
 pub struct TrainingBatch {
@@ -371,6 +439,8 @@ pub struct TrainingBatch {
     pub targets: Vec<u32>,
     /// What draws the candidates of a sampled softmax; `None` for the full one.
     pub negatives: Option<Arc<NegativeSampler>>,
+    /// How much of the step's batch this is.
+    pub share: Share,
 }
 
 fn shuffle<T>(values: &mut [T], rng: &mut ChaCha8Rng) {

@@ -294,7 +294,9 @@ impl<'a> Distillation<'a> {
         match &taught.top {
             Some(top) if kept > 0 => Ok(top.divergence(student.0, student.1, temperature)?),
             _ => {
-                let (users, table) = (&taught.user_vectors, teacher.item_embeddings()?);
+                let users = &taught.user_vectors;
+                // A teacher on disk serves several devices.
+                let table = teacher.item_embeddings()?.to_device(users.device())?;
                 if kept == 0 {
                     let teacher = (users, &table);
                     return Ok(catalog::divergence(student, teacher, temperature)?);
@@ -337,7 +339,13 @@ impl<'a> Distillation<'a> {
             terms.push(("ms", settings.lambda_ms, loss));
         }
         terms.retain(|(_, weight, _)| *weight > 0.0);
-        Ok(terms)
+        let share = |value| match settings.positions {
+            Positions::All => batch.share.of_targets(value),
+            Positions::Last => batch.share.of_last(value),
+        };
+        (terms.into_iter())
+            .map(|(name, weight, value)| Ok((name, weight, share(value)?)))
+            .collect()
     }
 }
 
@@ -353,6 +361,7 @@ impl Objective for Distillation<'_> {
         let users = rows_at(&output.user_vectors, batch, &batch.target_positions)?;
         let candidates = Candidates::of_step(batch, rng);
         let loss = candidates.cross_entropy(&users, &items, &batch.targets)?;
+        let loss = batch.share.of_targets(loss)?;
         let mut terms = vec![("ce", 1.0, loss)];
         terms.extend(self.terms(&items, batch, &output, &candidates)?);
         Losses::weighted(&terms)

@@ -140,6 +140,7 @@ fn golden_batch() -> TrainingBatch {
         target_positions: vec![0, 1, 2, 3, 4],
         targets: vec![1, 4, 7, 6, 5],
         negatives: None,
+        share: Share::WHOLE,
     }
 }
 

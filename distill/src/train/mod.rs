@@ -2,7 +2,7 @@
 //!
 //! [`batches`] cuts training sequences into windows, [`objective`] turns a batch into named loss
 //! terms ([`distillation`] adds those of the teacher, live or from [`teacher_cache`]), [`adamw`] and [`schedule`] change the
-//! parameters, [`trainer`] runs the epochs and [`state`] lets a cut run go on as if nothing had
+//! parameters, [`replicas`] share batches between devices, [`trainer`] runs the epochs and [`state`] lets a cut run go on as if nothing had
 //! happened.
 
 pub mod adamw;
@@ -11,6 +11,7 @@ pub mod distillation;
 pub mod error;
 pub mod losses;
 pub mod objective;
+pub mod replicas;
 pub mod report;
 pub mod schedule;
 pub mod settings;
@@ -20,6 +21,8 @@ pub mod teacher_cache;
 pub mod top_scores;
 pub mod trainer;
 
+#[cfg(test)]
+mod device_tests;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
@@ -31,7 +34,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use batches::{EpochOrder, TrainingBatch, TrainingData, Window};
+pub use batches::{EpochOrder, Share, TrainingBatch, TrainingData, Window};
 pub use distillation::{DistillSettings, Distillation};
 pub use error::TrainError;
 pub use objective::{CrossEntropy, Losses, Objective};

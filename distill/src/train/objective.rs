@@ -1,7 +1,8 @@
 //! What training minimises: named terms, their weighted sum, and the parameters of their own.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
+use super::losses::catalog;
 use super::losses::sampled::Candidates;
 use super::{TrainError, TrainingBatch};
 use crate::model::{MaskRng, Mode, Parameters, SequentialModel};
@@ -24,7 +25,7 @@ impl Losses {
         let mut total: Option<Tensor> = None;
         let mut values = Vec::with_capacity(terms.len());
         for (name, weight, value) in terms {
-            values.push((*name, value.to_dtype(DType::F64)?.to_scalar::<f64>()?));
+            values.push((*name, catalog::scalar(value)?));
             let weighted = (value * *weight)?;
             total = Some(match total {
                 Some(sum) => (sum + weighted)?,
@@ -39,10 +40,24 @@ impl Losses {
             None => Err(candle_core::Error::Msg("a loss without terms".to_owned()).into()),
         }
     }
+
+    /// Stops a run whose loss is no number.
+    ///
+    /// # Errors
+    /// [`TrainError::NonFinite`] for the first term that is not a finite number.
+    pub(super) fn refuse_non_finite(&self, step: u64) -> Result<(), TrainError> {
+        match self.terms.iter().find(|(_, value)| !value.is_finite()) {
+            Some((name, value)) => Err(TrainError::NonFinite {
+                step,
+                what: format!("the loss term {name} ({value})"),
+            }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Something to minimise.
-pub trait Objective {
+pub trait Objective: Sync {
     /// Runs the model on a batch, with dropout from `rng`, and gives the loss.
     ///
     /// # Errors
@@ -78,6 +93,7 @@ impl Objective for CrossEntropy {
         let users = rows_at(&output.user_vectors, batch, &batch.target_positions)?;
         let candidates = Candidates::of_step(batch, rng);
         let loss = candidates.cross_entropy(&users, &model.item_embeddings(), &batch.targets)?;
+        let loss = batch.share.of_targets(loss)?;
         Losses::weighted(&[("ce", 1.0, loss)])
     }
 

@@ -1,12 +1,12 @@
 //! Batches with shared histories against the same batches without: every term, every gradient.
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use slmrec_core::ItemIndex;
 
 use super::distillation::Positions;
-use super::testing::{ITEMS, Response, sasrec};
+use super::testing::{ITEMS, Response, sasrec, terms_and_gradients};
 use super::*;
-use crate::model::{MaskRng, SequentialModel};
+use crate::model::SequentialModel;
 
 /// Gradients summed in another order.
 const TOLERANCE: f32 = 1e-5;
@@ -36,24 +36,12 @@ fn figures(
     data: &TrainingData,
 ) -> Vec<f32> {
     let batch = data.batch(&[0, 1, 2, 3, 4], &Device::Cpu).expect("batch");
-    let mut rng = MaskRng::new(1, 1);
-    let losses = objective.loss(model, &batch, &mut rng).expect("loss");
-    let gradients = losses.total.backward().expect("backward");
-    let mut figures: Vec<f32> = losses
-        .terms
-        .iter()
-        .map(|(_, value)| *value as f32)
-        .collect();
-    for (_, var) in model
-        .parameters()
-        .iter()
-        .chain(objective.parameters().iter())
-    {
-        let gradient = gradients.get(var).expect("gradient");
-        let flat = gradient.flatten_all().expect("flat");
-        figures.extend(flat.to_vec1::<f32>().expect("values"));
-    }
-    figures
+    let flat = |(_, tensor): &(String, Tensor)| {
+        let flat = tensor.flatten_all().expect("flat");
+        flat.to_vec1::<f32>().expect("values")
+    };
+    let figures = terms_and_gradients(objective, model, &batch);
+    figures.iter().flat_map(flat).collect()
 }
 
 fn assert_shared_is_exact(

@@ -21,7 +21,7 @@ pub struct TeacherOutput {
 }
 
 /// A frozen teacher, run or remembered.
-pub trait TeacherStates {
+pub trait TeacherStates: Sync {
     /// Number of decoder layers M.
     fn num_layers(&self) -> usize;
 

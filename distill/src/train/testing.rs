@@ -1,9 +1,14 @@
 //! Small models that the tests of training share.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
+use slmrec_core::manifest::Readout;
+use slmrec_export::checkpoint::{LlamaConfig, Prompt};
 
+use super::{Objective, TrainingBatch};
+use crate::model::parameters::normal;
 use crate::model::{
-    HistoryBatch, Mode, ModelOutput, Parameters, ReadAt, SasRec, SasRecSettings, SequentialModel,
+    BodyTraining, HistoryBatch, LlmRecommender, LlmSettings, LoraSettings, MaskRng, Mode,
+    ModelOutput, Parameters, PretrainedBase, ReadAt, SasRec, SasRecSettings, SequentialModel,
 };
 
 /// Items of the tests' catalog.
@@ -11,6 +16,16 @@ pub(crate) const ITEMS: usize = 9;
 
 /// A SASRec over [`ITEMS`] items and histories of at most 5, always the same.
 pub(crate) fn sasrec(num_hidden_layers: usize, hidden_size: usize, dropout: f64) -> SasRec {
+    sasrec_on(num_hidden_layers, hidden_size, dropout, &Device::Cpu)
+}
+
+/// The same on a device.
+pub(crate) fn sasrec_on(
+    num_hidden_layers: usize,
+    hidden_size: usize,
+    dropout: f64,
+    device: &Device,
+) -> SasRec {
     let settings = SasRecSettings {
         hidden_size,
         num_hidden_layers,
@@ -19,7 +34,86 @@ pub(crate) fn sasrec(num_hidden_layers: usize, hidden_size: usize, dropout: f64)
         max_history: 5,
         dropout,
     };
-    SasRec::new(settings, ITEMS, 3, &Device::Cpu).expect("model")
+    SasRec::new(settings, ITEMS, 3, device).expect("model")
+}
+
+/// A decoder over [`ITEMS`] items and histories of at most 5 with adapters everywhere, behind a
+/// prompt of two tokens (and one after the items for the `response` readout); always the same.
+pub(crate) fn language_model(
+    layers: usize,
+    hidden_size: usize,
+    dropout: f64,
+    readout: Readout,
+    device: &Device,
+) -> LlmRecommender {
+    let config = LlamaConfig {
+        architectures: vec!["LlamaForCausalLM".to_owned()],
+        model_type: "llama".to_owned(),
+        hidden_size,
+        intermediate_size: 2 * hidden_size,
+        num_hidden_layers: layers,
+        num_attention_heads: 2,
+        num_key_value_heads: Some(1),
+        head_dim: Some(4),
+        rms_norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+        vocab_size: 1,
+        max_position_embeddings: 64,
+        tie_word_embeddings: true,
+        hidden_act: "silu".to_owned(),
+    };
+    let random = |shape: (usize, usize), std, seed| normal(shape, std, seed, DType::F32, device);
+    let mut base = PretrainedBase::random(&config, 1, device).expect("base");
+    let suffix = usize::from(readout == Readout::Response);
+    base.prompt = Prompt {
+        prefix: "before".to_owned(),
+        suffix: "after".repeat(suffix),
+        prefix_tokens: vec![0, 1],
+        suffix_tokens: vec![2; suffix],
+    };
+    base.prompt_embeddings = Some(random((2 + suffix, hidden_size), 1.0, 2).expect("prompt"));
+    let settings = LlmSettings {
+        readout,
+        max_history: 5,
+        training: BodyTraining::Lora(LoraSettings {
+            r: 2,
+            dropout,
+            ..LoraSettings::default()
+        }),
+        ..LlmSettings::default()
+    };
+    let items = random((ITEMS + 1, 6), 1.0, 3).expect("items");
+    let model = LlmRecommender::new(&base, &items, &settings, 4, device).expect("model");
+    // The adapters' second matrices begin as zeros, which would hide the first ones.
+    for (at, (name, var)) in model.parameters().iter().enumerate() {
+        if name.contains("lora_B") {
+            let value = normal(var.shape(), 0.3, at as u64, DType::F32, device);
+            var.set(&value.expect("values")).expect("set");
+        }
+    }
+    model
+}
+
+/// The terms of a loss and the gradients of all parameters, by name.
+pub(crate) fn terms_and_gradients(
+    objective: &dyn Objective,
+    model: &dyn SequentialModel,
+    batch: &TrainingBatch,
+) -> Vec<(String, Tensor)> {
+    let losses = (objective.loss(model, batch, &mut MaskRng::new(1, 1))).expect("loss");
+    let gradients = losses.total.backward().expect("backward");
+    let term = |(name, value): &(&str, f64)| {
+        let value = Tensor::new(*value as f32, &Device::Cpu).expect("value");
+        ((*name).to_owned(), value)
+    };
+    let parameters = (model.parameters().iter()).chain(objective.parameters().iter());
+    let gradient = |(name, var): (&str, &candle_core::Var)| {
+        let gradient = gradients.get(var).expect(name).clone();
+        (format!("gradient of {name}"), gradient)
+    };
+    (losses.terms.iter().map(term))
+        .chain(parameters.map(gradient))
+        .collect()
 }
 
 /// One vector a history whatever is asked for, as the `response` readout has it.

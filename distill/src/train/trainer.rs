@@ -5,15 +5,17 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use slmrec_core::hash;
 
-use super::adamw::AdamW;
+use super::adamw::{AdamW, Slot};
+use super::replicas::{self, GradientExchange, HostExchange, Replica};
 use super::schedule::Schedule;
+use super::settings::check;
 use super::state::{Progress, StateFile};
 use super::{
-    EpochReport, FitReport, Losses, Objective, StepReport, TrainError, TrainObserver,
-    TrainSettings, TrainingData, Validator,
+    EpochReport, FitReport, Objective, StepReport, TrainError, TrainObserver, TrainSettings,
+    TrainingData, Validator,
 };
 use crate::model::{MaskRng, Parameters, SequentialModel};
 
@@ -34,14 +36,18 @@ pub struct Trainer<'a> {
     pub state_dir: Option<&'a Path>,
 }
 
+/// Names of the terms of a loss and their values.
+type Terms = Vec<(&'static str, f64)>;
+
 /// What a run changes.
 struct Run<'a> {
-    model: &'a dyn SequentialModel,
-    objective: &'a dyn Objective,
+    replicas: &'a [Replica<'a>],
+    exchange: &'a dyn GradientExchange,
     data: &'a TrainingData,
     schedule: Schedule,
     state: Option<StateFile>,
-    optimizer: AdamW,
+    /// One for each replica; the first is the one that is saved.
+    optimizers: Vec<AdamW>,
     best: Vec<Tensor>,
     progress: Progress,
     /// Epochs and steps done in the newest state on disk.
@@ -51,6 +57,11 @@ struct Run<'a> {
 impl Run<'_> {
     fn at(&self) -> (usize, u64) {
         (self.progress.epochs_done, self.progress.step)
+    }
+
+    /// What is trained, with its moments.
+    fn slots(&self) -> &[Slot] {
+        self.optimizers[0].slots()
     }
 }
 
@@ -68,12 +79,28 @@ impl Trainer<'_> {
         objective: &dyn Objective,
         data: &TrainingData,
     ) -> Result<FitReport, TrainError> {
+        let alone = [Replica { model, objective }];
+        self.fit_replicas(&alone, &HostExchange, data)
+    }
+
+    /// The same on several replicas, equal but for their device, which share every batch and whose
+    /// gradients `exchange` adds up. The first is validated, saved and given the best weights.
+    ///
+    /// # Errors
+    /// As [`Self::fit`], [`TrainError::Setting`] without a replica, and whatever the exchange reports.
+    pub fn fit_replicas(
+        &mut self,
+        replicas: &[Replica<'_>],
+        exchange: &dyn GradientExchange,
+        data: &TrainingData,
+    ) -> Result<FitReport, TrainError> {
         self.settings.check()?;
-        let (mut run, resumed_from) = self.start(model, objective, data)?;
+        check("replicas", !replicas.is_empty(), "at least 1", 0)?;
+        let (mut run, resumed_from) = self.start(replicas, exchange, data)?;
         while !run.progress.finished {
             self.epoch(&mut run)?;
         }
-        for (slot, best) in run.optimizer.slots().iter().zip(&run.best) {
+        for (slot, best) in run.slots().iter().zip(&run.best) {
             slot.var.set(best)?;
         }
         let progress = run.progress;
@@ -89,18 +116,20 @@ impl Trainer<'_> {
 
     fn start<'r>(
         &mut self,
-        model: &'r dyn SequentialModel,
-        objective: &'r dyn Objective,
+        replicas: &'r [Replica<'r>],
+        exchange: &'r dyn GradientExchange,
         data: &'r TrainingData,
     ) -> Result<(Run<'r>, Option<u64>), TrainError> {
-        let mut parameters = Parameters::default();
-        parameters.extend("model.", model.parameters())?;
-        parameters.extend("objective.", objective.parameters())?;
-        let settings_hash = self.settings_hash(&parameters, objective, data);
-        let mut optimizer = AdamW::new(&parameters, self.settings)?;
+        let parameters = (replicas.iter())
+            .map(parameters_of)
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        let mut optimizers = (parameters.iter())
+            .map(|parameters| AdamW::new(parameters, self.settings))
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        let settings_hash = self.settings_hash(&parameters[0], replicas, data);
         let state = self.state_dir.map(StateFile::in_dir);
         let saved = match &state {
-            Some(file) => file.load(&settings_hash, optimizer.slots())?,
+            Some(file) => file.load(&settings_hash, optimizers[0].slots())?,
             None => None,
         };
         let resumed_from = saved.as_ref().map(|saved| saved.progress.step);
@@ -111,16 +140,20 @@ impl Trainer<'_> {
                 }
                 (saved.progress, saved.best)
             }
-            None => (Progress::beginning(settings_hash), copies(&optimizer)?),
+            None => (
+                Progress::beginning(settings_hash),
+                copies(optimizers[0].slots())?,
+            ),
         };
-        optimizer.step = progress.step;
+        optimizers[0].step = progress.step;
+        replicas::equalize(&mut optimizers)?;
         let run = Run {
-            model,
-            objective,
+            replicas,
+            exchange,
             data,
             schedule: self.schedule(data),
             state,
-            optimizer,
+            optimizers,
             best,
             progress,
             saved_at: None,
@@ -141,7 +174,7 @@ impl Trainer<'_> {
     fn settings_hash(
         &self,
         parameters: &Parameters,
-        objective: &dyn Objective,
+        replicas: &[Replica<'_>],
         data: &TrainingData,
     ) -> String {
         let shapes: Vec<String> = (parameters.iter())
@@ -152,14 +185,18 @@ impl Trainer<'_> {
             save_every_steps: 0,
             ..self.settings.clone()
         };
-        let all = serde_json::json!({
+        let mut all = serde_json::json!({
             "identity": self.identity,
             "settings": settings,
             "seed": settings.seed,
-            "objective": objective.describe(),
+            "objective": replicas[0].objective.describe(),
             "data": data.fingerprint(),
             "parameters": shapes,
         });
+        if replicas.len() > 1 {
+            // Sums in another order and other random streams.
+            all["replicas"] = replicas.len().into();
+        }
         hash::sha256_hex(all.to_string().as_bytes())
     }
 
@@ -188,22 +225,25 @@ impl Trainer<'_> {
     fn step(&mut self, run: &mut Run<'_>, windows: &[usize]) -> Result<(), TrainError> {
         let started = Instant::now();
         let step = run.progress.step + 1;
-        let device = run.model.item_embeddings().device().clone();
-        let batch = run.data.batch(windows, &device)?;
-        let mut rng = MaskRng::new(self.settings.seed, step);
-        let losses = run.objective.loss(run.model, &batch, &mut rng)?;
-        refuse_non_finite(&losses, step)?;
-        let gradients = losses.total.backward()?;
         let learning_rate = run.schedule.learning_rate(step);
-        let gradient_norm = run.optimizer.update(&gradients, learning_rate)?;
+        let (terms, gradient_norm) = match run.replicas {
+            [alone] => self.step_alone(
+                alone,
+                &mut run.optimizers[0],
+                run.data,
+                windows,
+                (step, learning_rate),
+            )?,
+            _ => self.step_together(run, windows, (step, learning_rate))?,
+        };
         run.progress.step = step;
         run.progress.step_in_epoch += 1;
-        run.progress.add(&losses);
+        run.progress.add(&terms);
         self.observer.on_step(&StepReport {
             epoch: run.progress.epochs_done + 1,
             step,
             steps_total: run.schedule.total_steps,
-            losses: &losses.terms,
+            losses: &terms,
             learning_rate,
             gradient_norm,
             examples_per_second: windows.len() as f64 / started.elapsed().as_secs_f64(),
@@ -211,9 +251,48 @@ impl Trainer<'_> {
         Ok(())
     }
 
+    fn step_alone(
+        &self,
+        replica: &Replica<'_>,
+        optimizer: &mut AdamW,
+        data: &TrainingData,
+        windows: &[usize],
+        (step, learning_rate): (u64, f64),
+    ) -> Result<(Terms, f64), TrainError> {
+        let batch = data.batch(windows, &replica.device())?;
+        let mut rng = MaskRng::new(self.settings.seed, step);
+        let losses = replica.objective.loss(replica.model, &batch, &mut rng)?;
+        losses.refuse_non_finite(step)?;
+        let gradients = losses.total.backward()?;
+        let norm = optimizer.update(&gradients, learning_rate)?;
+        Ok((losses.terms, norm))
+    }
+
+    fn step_together(
+        &self,
+        run: &mut Run<'_>,
+        windows: &[usize],
+        (step, learning_rate): (u64, f64),
+    ) -> Result<(Terms, f64), TrainError> {
+        let devices: Vec<Device> = run.replicas.iter().map(Replica::device).collect();
+        let shared = replicas::gradients(
+            run.replicas,
+            &run.optimizers,
+            &run.data.parts(windows, &devices)?,
+            run.exchange,
+            (self.settings.seed, step),
+        )?;
+        let mut norm = 0.0;
+        for (optimizer, gradients) in run.optimizers.iter_mut().zip(&shared.gradients) {
+            norm = optimizer.apply(gradients, learning_rate)?;
+        }
+        Ok((shared.terms, norm))
+    }
+
     fn finish_epoch(&mut self, run: &mut Run<'_>, train_seconds: f64) -> Result<(), TrainError> {
         let started = Instant::now();
-        let metric = (self.validator.validate(run.model)).map_err(TrainError::Validation)?;
+        let metric =
+            (self.validator.validate(run.replicas[0].model)).map_err(TrainError::Validation)?;
         if !metric.is_finite() {
             return Err(TrainError::NonFinite {
                 step: run.progress.step,
@@ -222,7 +301,7 @@ impl Trainer<'_> {
         }
         let best = run.progress.best_metric.is_none_or(|best| metric > best);
         if best {
-            run.best = copies(&run.optimizer)?;
+            run.best = copies(run.slots())?;
         }
         let validation_seconds = started.elapsed().as_secs_f64();
         run.progress
@@ -241,7 +320,7 @@ impl Trainer<'_> {
         if let Some(state) = &run.state
             && run.saved_at != Some(run.at())
         {
-            state.save(&run.progress, run.optimizer.slots(), &run.best)?;
+            state.save(&run.progress, run.slots(), &run.best)?;
             self.observer.on_checkpoint(state.path(), run.progress.step);
             run.saved_at = Some(run.at());
         }
@@ -262,13 +341,13 @@ impl Trainer<'_> {
 }
 
 impl Progress {
-    fn add(&mut self, losses: &Losses) {
+    fn add(&mut self, terms: &[(&'static str, f64)]) {
         if self.loss_sums.is_empty() {
-            self.loss_sums = (losses.terms.iter())
+            self.loss_sums = (terms.iter())
                 .map(|(name, _)| ((*name).to_owned(), 0.0))
                 .collect();
         }
-        for ((_, sum), (_, value)) in self.loss_sums.iter_mut().zip(&losses.terms) {
+        for ((_, sum), (_, value)) in self.loss_sums.iter_mut().zip(terms) {
             *sum += value;
         }
     }
@@ -301,20 +380,18 @@ impl Progress {
     }
 }
 
-/// Deep copies: the parameters themselves change in place.
-fn copies(optimizer: &AdamW) -> Result<Vec<Tensor>, TrainError> {
-    let slots = optimizer.slots().iter();
-    Ok(slots
-        .map(|slot| slot.var.as_detached_tensor().copy())
-        .collect::<Result<_, _>>()?)
+/// Everything that is trained of a replica, by name.
+fn parameters_of(replica: &Replica<'_>) -> candle_core::Result<Parameters> {
+    let mut parameters = Parameters::default();
+    parameters.extend("model.", replica.model.parameters())?;
+    parameters.extend("objective.", replica.objective.parameters())?;
+    Ok(parameters)
 }
 
-fn refuse_non_finite(losses: &Losses, step: u64) -> Result<(), TrainError> {
-    match losses.terms.iter().find(|(_, value)| !value.is_finite()) {
-        Some((name, value)) => Err(TrainError::NonFinite {
-            step,
-            what: format!("the loss term {name} ({value})"),
-        }),
-        None => Ok(()),
-    }
+/// Deep copies: the parameters themselves change in place.
+fn copies(slots: &[Slot]) -> candle_core::Result<Vec<Tensor>> {
+    slots
+        .iter()
+        .map(|slot| slot.var.as_detached_tensor().copy())
+        .collect()
 }

@@ -29,7 +29,7 @@ pub(super) struct Lab {
 
 impl Lab {
     /// A small data set, a random language model, and whatever stages come before `stage`. Of
-    /// `settings` only the seed and the device are kept.
+    /// `settings` only the seed and the devices are kept.
     pub(super) fn generated(
         settings: PipelineSettings,
         stage: TrainingStage,
@@ -219,6 +219,7 @@ fn small(settings: PipelineSettings, log: &Path, base: &Path) -> PipelineSetting
     let mut small = PipelineSettings {
         seed: settings.seed,
         device: settings.device,
+        devices: settings.devices,
         model: LlmSettings {
             max_history: 8,
             ..LlmSettings::default()

@@ -326,3 +326,6 @@ impl Origin {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

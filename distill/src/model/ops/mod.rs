@@ -24,9 +24,17 @@ pub(crate) mod theta;
 
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor};
 
-/// Whether the fused CPU kernels can take this tensor.
-pub(super) fn fused(x: &Tensor) -> bool {
-    x.device().is_cpu() && x.dtype() == DType::F32
+#[cfg(test)]
+use super::testing::kernels_off;
+
+/// Whether the fused CPU kernels can take this tensor. Everything that has a fused form asks here.
+pub(crate) fn fused(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == DType::F32 && !kernels_off()
+}
+
+#[cfg(not(test))]
+const fn kernels_off() -> bool {
+    false
 }
 
 /// The values of a contiguous f32 tensor in CPU memory.

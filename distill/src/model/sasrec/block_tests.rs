@@ -8,12 +8,16 @@ use slmrec_core::ItemIndex;
 use super::block::{Block, BlockTensors, NormWeights, Pass};
 use super::{SasRec, SasRecSettings};
 use crate::model::ops::attention::Segments;
-use crate::model::ops::tests::{assert_same, random};
+use crate::model::ops::tests::{self, assert_same};
 use crate::model::tests::largest_difference;
 use crate::model::{HistoryBatch, MaskRng, Mode, ReadAt, SequentialModel};
 
 /// f32 sums in another order.
 const TOLERANCE: f32 = 1e-5;
+
+fn random(shape: &[usize], seed: u64) -> Var {
+    tests::random(shape, seed, &Device::Cpu)
+}
 
 /// Width, heads, and width of the MLP.
 type Shape = (usize, usize, usize);

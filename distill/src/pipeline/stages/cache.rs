@@ -82,8 +82,9 @@ pub fn check(context: &Context<'_>) -> Result<CacheReport, PipelineError> {
 
 /// The teacher of a student.
 pub(super) enum Teacher {
+    /// One model for each device that shares the training.
     Live {
-        model: Box<dyn SequentialModel>,
+        models: Vec<Box<dyn SequentialModel>>,
         hash: String,
     },
     Cached(Box<CachedTeacher>),
@@ -114,16 +115,16 @@ impl Teacher {
             }
         }
         Ok(Some(Self::Live {
-            model: load_teacher(context)?,
+            models: context.on_each_device(load_teacher)?,
             hash: input_hash(&teacher_dir(context)?)?,
         }))
     }
 
-    /// The states, for an objective.
-    pub(super) fn states(&self) -> Result<States<'_>, PipelineError> {
+    /// The states, for the objective of the device of that number.
+    pub(super) fn states(&self, number: usize) -> Result<States<'_>, PipelineError> {
         Ok(match self {
-            Self::Live { model, hash } => {
-                States::Live(LiveTeacher::new(model.as_ref(), hash.clone())?)
+            Self::Live { models, hash } => {
+                States::Live(LiveTeacher::new(models[number].as_ref(), hash.clone())?)
             }
             Self::Cached(teacher) => States::Cached(teacher),
         })
@@ -302,7 +303,9 @@ impl Work {
         if others > 0 {
             context.reporter.say(&format!(
                 "teacher-states: {others} shards of another teacher, other data or other settings \
-                 are stale and go when this cache is complete"
+                 are stale and go when this cache is complete\n\
+                 hint: states serve a student whose flags were given to `teach --cache-states`, \
+                 too (--blocks, --lambda-cos, --lambda-norm, --lambda-kd)"
             ));
         }
         for (shard, state) in states {

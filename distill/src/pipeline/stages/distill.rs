@@ -10,7 +10,7 @@ use super::plan::{self, TrainingRun};
 use super::teach::{ModelRun, base_path, from_base, model_inputs, say_size};
 use super::{Context, input_hash, to_json};
 use crate::model::LlmRecommender;
-use crate::train::{CrossEntropy, Distillation};
+use crate::train::{CrossEntropy, Distillation, Objective};
 
 /// Distils the teacher into the student.
 ///
@@ -27,15 +27,26 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
         let (dataset, _) = context.dataset()?;
         plan::announce(context, &dataset, TrainingRun::Distill)?;
         let teacher = Teacher::choose(context, &dataset)?;
-        let states = teacher.as_ref().map(Teacher::states).transpose()?;
-        let student = student(context)?;
-        say_size(context, "student", &student);
-        let objective = Distillation::new(
-            section.objective.clone(),
-            &student,
-            states.as_ref().map(States::as_dyn),
-            context.settings.seed,
-        )?;
+        let students = context.on_each_device(student)?;
+        say_size(context, "student", &students[0]);
+        let states = (0..students.len())
+            .map(|number| {
+                teacher
+                    .as_ref()
+                    .map(|teacher| teacher.states(number))
+                    .transpose()
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let objectives = (students.iter().zip(&states))
+            .map(|(student, states)| {
+                Distillation::new(
+                    section.objective.clone(),
+                    student,
+                    states.as_ref().map(States::as_dyn),
+                    context.settings.seed,
+                )
+            })
+            .collect::<Result<Vec<_>, _>>()?;
         let run = ModelRun {
             role: "student",
             stage: &stage,
@@ -43,7 +54,8 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
             dir,
             dataset: &dataset,
         };
-        run.fit_and_write(context, &student, &objective)
+        let objectives: Vec<&dyn Objective> = objectives.iter().map(|o| o as _).collect();
+        run.fit_and_write(context, &students, &objectives)
     })
 }
 
@@ -66,8 +78,8 @@ pub fn run_ce_only(context: &Context<'_>) -> Result<Option<Outcome>, PipelineErr
     let outcome = stage.run(context.force, context.reporter, |dir| {
         let (dataset, _) = context.dataset()?;
         plan::announce(context, &dataset, TrainingRun::CeOnly)?;
-        let student = student(context)?;
-        say_size(context, "ce-only", &student);
+        let students = context.on_each_device(student)?;
+        say_size(context, "ce-only", &students[0]);
         let run = ModelRun {
             role: "student without teacher",
             stage: &stage,
@@ -75,7 +87,8 @@ pub fn run_ce_only(context: &Context<'_>) -> Result<Option<Outcome>, PipelineErr
             dir,
             dataset: &dataset,
         };
-        run.fit_and_write(context, &student, &CrossEntropy::default())
+        let objective = CrossEntropy::default();
+        run.fit_and_write(context, &students, &vec![&objective as _; students.len()])
     })?;
     Ok(Some(outcome))
 }

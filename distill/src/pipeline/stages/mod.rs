@@ -22,7 +22,8 @@ use super::stage::{STATE_DIR, StageRecord, hash_input};
 use super::{PipelineError, PipelineSettings, Reporter, WorkDir};
 use crate::evaluate::{Comparison, sample_users, validation_ndcg};
 use crate::model::SequentialModel;
-use crate::train::{FitReport, Objective, TrainSettings, Trainer, TrainingData, Validator};
+use crate::train::replicas::{Replica, connect};
+use crate::train::{FitReport, TrainSettings, Trainer, TrainingData, Validator};
 
 /// What every stage needs.
 pub struct Context<'a> {
@@ -39,14 +40,17 @@ pub struct Context<'a> {
     /// Where this program lies, and `slmrec-run` beside it.
     pub program_dir: PathBuf,
     work: WorkDir,
+    /// Where models are.
     device: Device,
+    /// Further devices, which only training uses.
+    others: Vec<Device>,
 }
 
 impl<'a> Context<'a> {
-    /// Opens the device that the settings name.
+    /// Opens the devices that the settings name.
     ///
     /// # Errors
-    /// A device that is not there.
+    /// As [`super::settings::DeviceChoice::open`].
     pub fn new(
         settings: PipelineSettings,
         force: bool,
@@ -55,7 +59,8 @@ impl<'a> Context<'a> {
         cache_dir: PathBuf,
         program_dir: PathBuf,
     ) -> Result<Self, PipelineError> {
-        let device = settings.device.open()?;
+        let mut others = settings.device.open(settings.devices)?;
+        let device = others.remove(0);
         let work = WorkDir::new(settings.work_dir.clone());
         Ok(Self {
             settings,
@@ -66,7 +71,28 @@ impl<'a> Context<'a> {
             program_dir,
             work,
             device,
+            others,
         })
+    }
+
+    /// What `make` gives for each device that shares the training, that of the context first.
+    fn on_each_device<T>(
+        &self,
+        make: impl Fn(&Self) -> Result<T, PipelineError>,
+    ) -> Result<Vec<T>, PipelineError> {
+        let mut made = vec![make(self)?];
+        for device in &self.others {
+            made.push(make(&Self {
+                settings: self.settings.clone(),
+                cache_dir: self.cache_dir.clone(),
+                program_dir: self.program_dir.clone(),
+                work: self.work.clone(),
+                device: device.clone(),
+                others: Vec::new(),
+                ..*self
+            })?);
+        }
+        Ok(made)
     }
 
     /// The work directory.
@@ -158,11 +184,13 @@ impl Training<'_> {
     fn fit(
         &self,
         context: &Context<'_>,
-        model: &dyn SequentialModel,
-        objective: &dyn Objective,
+        replicas: &[Replica<'_>],
     ) -> Result<FitReport, PipelineError> {
-        let data = TrainingData::new(self.dataset, model.max_history(), self.settings.targets)?
+        let max_history = replicas[0].model.max_history();
+        let data = TrainingData::new(self.dataset, max_history, self.settings.targets)?
             .with_settings(self.settings)?;
+        let devices: Vec<Device> = replicas.iter().map(Replica::device).collect();
+        let exchange = connect(&devices)?;
         let state = self.dir.join(STATE_DIR);
         std::fs::create_dir_all(&state).map_err(|e| super::stage::io_error(&state, e))?;
         let asked = self.settings.validation_users;
@@ -186,7 +214,7 @@ impl Training<'_> {
             stop: context.stop,
             state_dir: Some(&state),
         }
-        .fit(model, objective, &data)?;
+        .fit_replicas(replicas, exchange.as_ref(), &data)?;
         Ok(report)
     }
 }

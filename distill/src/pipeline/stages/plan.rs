@@ -56,7 +56,11 @@ pub fn all(context: &Context<'_>) -> Result<Vec<StagePlan>, PipelineError> {
 /// What the machine lacks for these plans.
 #[must_use]
 pub fn misfits(context: &Context<'_>, plans: &[StagePlan]) -> Vec<String> {
-    let free = Free::now(context.work.root());
+    let mut free = Free::now(context.work.root());
+    if !context.device.is_cpu() {
+        // The formulas are those of the CPU's kernels, and no one tells what a GPU has free.
+        free.memory = None;
+    }
     let settings = &context.settings;
     let of_plan = |plan: &StagePlan| {
         let batch_size = match plan.stage {
@@ -96,6 +100,10 @@ pub(super) fn announce(
 ) -> Result<(), PipelineError> {
     let plan = plan(context, dataset, run)?;
     context.reporter.say(&plan.line());
+    if !context.device.is_cpu() {
+        let notice = "the plan counts memory as the CPU needs it; the GPU's is not checked";
+        context.reporter.say(&format!("{}: {notice}", plan.stage));
+    }
     let misfits = misfits(context, &[plan]);
     refuse(context, misfits)
 }

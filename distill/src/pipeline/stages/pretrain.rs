@@ -8,6 +8,7 @@ use super::super::{Outcome, PipelineError, WorkDir};
 use super::plan::{self, TrainingRun};
 use super::{Context, Training, input_hash, to_json, vocabulary_hash};
 use crate::model::sasrec::SasRec;
+use crate::train::replicas::Replica;
 use crate::train::{CrossEntropy, TrainSettings};
 
 /// Runs the stage.
@@ -37,12 +38,14 @@ pub(super) fn train(
     stage.run(context.force, context.reporter, |dir| {
         let (dataset, _) = context.dataset()?;
         plan::announce(context, &dataset, TrainingRun::Pretrain)?;
-        let model = SasRec::new(
-            section.model.clone(),
-            dataset.num_items(),
-            seed,
-            &context.device,
-        )?;
+        let models = context.on_each_device(|context| {
+            Ok(SasRec::new(
+                section.model.clone(),
+                dataset.num_items(),
+                seed,
+                &context.device,
+            )?)
+        })?;
         let train = TrainSettings {
             seed,
             ..section.train.clone()
@@ -54,12 +57,18 @@ pub(super) fn train(
             dir,
             dataset: &dataset,
         };
-        let report = training.fit(context, &model, &CrossEntropy::default())?;
+        let objective = CrossEntropy::default();
+        let replica = |model| Replica {
+            model,
+            objective: &objective,
+        };
+        let replicas: Vec<Replica<'_>> = models.iter().map(|model| replica(model)).collect();
+        let report = training.fit(context, &replicas)?;
         let figures = to_json(&report)?;
         let provenance = serde_json::json!({
             "settings": stage.settings, "inputs": stage.inputs, "figures": figures,
         });
-        model.save(dir, &vocabulary_hash(context)?, provenance)?;
+        models[0].save(dir, &vocabulary_hash(context)?, provenance)?;
         Ok(figures)
     })
 }

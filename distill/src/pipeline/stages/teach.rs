@@ -16,6 +16,7 @@ use crate::model::sasrec::SasRec;
 use crate::model::{
     CheckpointInfo, LlmRecommender, PretrainedBase, SequentialModel, write_checkpoint,
 };
+use crate::train::replicas::Replica;
 use crate::train::{CrossEntropy, FitReport, Objective, TrainSettings};
 
 /// Runs the stage.
@@ -39,8 +40,10 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
     stage.run(context.force, context.reporter, |dir| {
         let (dataset, _) = context.dataset()?;
         plan::announce(context, &dataset, TrainingRun::Teach)?;
-        let model = from_base(context, &base, section.layers, section.layer_choice)?;
-        say_size(context, "teacher", &model);
+        let models = context.on_each_device(|context| {
+            from_base(context, &base, section.layers, section.layer_choice)
+        })?;
+        say_size(context, "teacher", &models[0]);
         let run = ModelRun {
             role: "teacher",
             stage: &stage,
@@ -48,7 +51,8 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
             dir,
             dataset: &dataset,
         };
-        run.fit_and_write(context, &model, &CrossEntropy::default())
+        let objective = CrossEntropy::default();
+        run.fit_and_write(context, &models, &vec![&objective as _; models.len()])
     })
 }
 
@@ -158,11 +162,12 @@ pub(super) struct ModelRun<'a> {
 }
 
 impl ModelRun<'_> {
+    /// Trains `models`, one for each device, each on its objective, and writes the first.
     pub(super) fn fit_and_write(
         &self,
         context: &Context<'_>,
-        model: &LlmRecommender,
-        objective: &dyn Objective,
+        models: &[LlmRecommender],
+        objectives: &[&dyn Objective],
     ) -> Result<serde_json::Value, PipelineError> {
         let train = seeded(self.train, context);
         let training = Training {
@@ -172,7 +177,10 @@ impl ModelRun<'_> {
             dir: self.dir,
             dataset: self.dataset,
         };
-        let report: FitReport = training.fit(context, model, objective)?;
+        let replicas: Vec<Replica<'_>> = (models.iter().zip(objectives))
+            .map(|(model, &objective)| Replica { model, objective })
+            .collect();
+        let report: FitReport = training.fit(context, &replicas)?;
         let figures = to_json(&report)?;
         let info = CheckpointInfo {
             role: self.role.to_owned(),
@@ -184,7 +192,7 @@ impl ModelRun<'_> {
                 "metrics": { "validation NDCG@10": report.best_metric },
             }),
         };
-        write_checkpoint(model, self.dir, &info)?;
+        write_checkpoint(&models[0], self.dir, &info)?;
         Ok(figures)
     }
 }

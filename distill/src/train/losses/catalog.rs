@@ -7,11 +7,12 @@
 //! The cross-entropy in f32 on the CPU is [`linear_cross_entropy`]; what
 //! is written in tensor operations here serves the other devices and types.
 
-use candle_core::{CpuStorage, D, DType, Result, Storage, Tensor};
+use candle_core::{CpuStorage, D, DType, Device, Result, Storage, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
 use super::known::Known;
 use super::linear_cross_entropy::{self, CandidateGradients, Matrix, Targets};
+use crate::model::ops::fused;
 
 /// Most logits of one block: 16 MiB in f32.
 const BLOCK_LOGITS: usize = 1 << 22;
@@ -83,11 +84,6 @@ fn fused_cross_entropy(
         ),
     };
     known.of(&users, &items)
-}
-
-/// Whether the fused loss can take this tensor.
-pub(super) fn fused(x: &Tensor) -> bool {
-    x.device().is_cpu() && x.dtype() == DType::F32
 }
 
 pub(super) fn in_memory(storage: &Storage) -> Result<&CpuStorage> {
@@ -248,7 +244,9 @@ impl<'a> Catalog<'a> {
     /// The loss as a scalar whose backward pass hands out the gradients that are already known:
     /// the value of `x . g - detach(x . g)` is 0 and its gradient with respect to x is g.
     fn finish(self) -> Result<Tensor> {
-        let loss = Tensor::new(self.loss, self.users.device())?.to_dtype(self.users.dtype())?;
+        // Rounded on the CPU: Metal has no f64.
+        let loss = Tensor::new(self.loss, &Device::Cpu)?.to_dtype(self.users.dtype())?;
+        let loss = loss.to_device(self.users.device())?;
         let gradient = Tensor::cat(&self.user_gradients, 0)?;
         let mut loss = carry(&loss, self.user_vectors, &gradient)?;
         if let Some(gradient) = self.item_gradient {
@@ -275,8 +273,15 @@ fn softmax(logits: &Tensor) -> Result<(Tensor, Tensor)> {
 }
 
 fn sum(values: &Tensor) -> Result<f64> {
-    let sum = values.sum_all()?.to_dtype(candle_core::DType::F64)?;
-    sum.to_scalar()
+    scalar(&values.sum_all()?)
+}
+
+/// The value of a scalar tensor, widened on the CPU: Metal has no f64.
+pub(crate) fn scalar(value: &Tensor) -> Result<f64> {
+    value
+        .to_device(&Device::Cpu)?
+        .to_dtype(DType::F64)?
+        .to_scalar()
 }
 
 #[cfg(test)]

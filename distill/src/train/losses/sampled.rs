@@ -14,7 +14,7 @@ use super::catalog;
 use super::known::Known;
 use super::linear_cross_entropy::{self, CandidateGradients, Matrix, Targets};
 use super::negatives::Negatives;
-use crate::model::MaskRng;
+use crate::model::{MaskRng, ops};
 use crate::train::TrainingBatch;
 
 /// What a target is compared with in one step.
@@ -69,14 +69,14 @@ fn sampled_cross_entropy(
     let rows = [&negatives.items[..], targets].concat();
     let rows = Tensor::new(rows, item_embeddings.device())?;
     let drawn = item_embeddings.index_select(&rows, 0)?; // [K + R, D]
-    if catalog::fused(user_vectors) && catalog::fused(&drawn) {
+    if ops::fused(user_vectors) && ops::fused(&drawn) {
         fused(user_vectors, &drawn, targets, negatives)
     } else {
         slow(user_vectors, &drawn, targets, negatives)
     }
 }
 
-pub(super) fn fused(
+fn fused(
     user_vectors: &Tensor,
     drawn: &Tensor,
     targets: &[u32],
@@ -126,7 +126,7 @@ pub(super) fn fused(
 }
 
 /// The same in tensor operations, for other devices and types.
-pub(super) fn slow(
+fn slow(
     user_vectors: &Tensor,
     drawn: &Tensor,
     targets: &[u32],

@@ -1,12 +1,13 @@
-//! The fused losses against their forms in tensor operations, finite differences and PyTorch.
+//! The losses in fused form against tensor operations on every device, finite differences and PyTorch.
 
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::catalog;
 use super::negatives::{NegativeSampler, Negatives};
-use super::sampled::{self, Candidates};
+use super::sampled::Candidates;
 use crate::model::MaskRng;
 use crate::model::parameters::normal;
+use crate::model::testing::assert_same_everywhere;
 use crate::train::SampledSoftmax;
 
 /// Sums of a few hundred f32 terms in another order.
@@ -52,9 +53,26 @@ fn targets(rows: usize, items: usize) -> Vec<u32> {
     (0..rows).map(|row| (row * 37 % items) as u32 + 1).collect()
 }
 
+/// The loss and both gradients under their names.
+fn named(figures: [Tensor; 3]) -> Vec<(String, Tensor)> {
+    let names = ["loss", "users", "items"].map(str::to_owned);
+    names.into_iter().zip(figures).collect()
+}
+
+fn var(rows: usize, columns: usize, seed: u64, device: &Device) -> Var {
+    let values = matrix(rows, columns, seed).to_device(device);
+    Var::from_tensor(&values.expect("device")).expect("variable")
+}
+
+/// A table whose scores are far apart, which makes the highest logit rise from tile to tile.
+fn table(items: usize, width: usize, device: &Device) -> Var {
+    let table = (var(items + 1, width, 2, device).as_tensor() * 3.0).expect("table");
+    Var::from_tensor(&table.detach()).expect("variable")
+}
+
 /// One row, one item, borders of tiles and blocks, and what lies beside them.
 #[test]
-fn the_fused_loss_equals_the_slow_one() {
+fn the_loss_is_the_same_everywhere() {
     for (rows, width, items) in [
         (1, 1, 1),
         (3, 5, 7),
@@ -62,24 +80,22 @@ fn the_fused_loss_equals_the_slow_one() {
         (257, 4, 1025),
         (300, 9, 2100),
     ] {
-        let users = Var::from_tensor(&matrix(rows, width, 1)).expect("users");
-        // Scores far apart make the highest logit rise from tile to tile.
-        let table = (matrix(items + 1, width, 2) * 3.0).expect("table");
-        let items_var = Var::from_tensor(&table).expect("items");
-        let targets = targets(rows, items);
-        let found = run(&users, &items_var, |users, items| {
-            catalog::cross_entropy(users, items, &targets).expect("fused")
-        });
-        let expected = run(&users, &items_var, |users, items| {
-            catalog::cross_entropy_slow(users, items, &targets).expect("slow")
-        });
         let what = format!("{rows} x {width} x {items}");
-        compare(&what, &found, &expected);
-        // A frozen table gives the users the same gradient.
-        let loss = catalog::cross_entropy(users.as_tensor(), &table, &targets).expect("frozen");
-        let gradients = loss.backward().expect("backward");
-        assert_close(&what, gradients.get(&users).expect("users"), &found[1]);
-        assert!(gradients.get(&table).is_none());
+        assert_same_everywhere(&what, TOLERANCE, |device| {
+            let users = var(rows, width, 1, device);
+            let table = table(items, width, device);
+            let targets = targets(rows, items);
+            let found = run(&users, &table, |users, items| {
+                catalog::cross_entropy(users, items, &targets).expect("loss")
+            });
+            // A frozen table gives the users the same gradient.
+            let frozen = table.as_detached_tensor();
+            let loss = catalog::cross_entropy(users.as_tensor(), &frozen, &targets);
+            let gradients = loss.and_then(|loss| loss.backward()).expect("backward");
+            assert_close(&what, gradients.get(&users).expect("users"), &found[1]);
+            assert!(gradients.get(&frozen).is_none());
+            named(found)
+        });
     }
 }
 
@@ -132,36 +148,31 @@ fn negatives(items: usize, draws: usize, exponent: f64, step: u64) -> Negatives 
 }
 
 #[test]
-fn the_fused_sampled_loss_equals_the_slow_one() {
-    for (rows, width, items, draws) in [(1, 1, 1, 1), (5, 3, 9, 9), (270, 6, 3000, 2500)] {
-        let users = Var::from_tensor(&matrix(rows, width, 1)).expect("users");
-        let table = Var::from_tensor(&(matrix(items + 1, width, 2) * 3.0).expect("table"));
-        let table = table.expect("items");
-        let targets = targets(rows, items);
-        let drawn = negatives(items, draws, 0.7, 1);
-        let run_with = |loss: fn(&Tensor, &Tensor, &[u32], &Negatives) -> _| {
-            run(&users, &table, |users, items| {
-                let rows = [&drawn.items[..], &targets].concat();
-                let rows = Tensor::new(rows, &Device::Cpu).expect("rows");
-                let picked = items.index_select(&rows, 0).expect("picked");
-                let loss: candle_core::Result<Tensor> = loss(users, &picked, &targets, &drawn);
-                loss.expect("loss")
-            })
-        };
-        let (fused, slow) = (run_with(sampled::fused), run_with(sampled::slow));
-        if draws > 1 {
-            compare(&format!("{rows} rows"), &fused, &slow);
-        } else {
-            // The only item is the target: certain, so there is nothing to learn.
-            assert_eq!(values(&fused[0]), [0.0]);
-            assert_eq!(values(&fused[1]), [0.0]);
-        }
-        let drawn = Candidates::Drawn(drawn.clone());
-        let whole = run(&users, &table, |users, items| {
-            drawn.cross_entropy(users, items, &targets).expect("loss")
+fn the_sampled_loss_is_the_same_everywhere() {
+    for (rows, width, items, draws) in [(5, 3, 9, 9), (270, 6, 3000, 2500)] {
+        let drawn = Candidates::Drawn(negatives(items, draws, 0.7, 1));
+        assert_same_everywhere(&format!("{rows} rows"), TOLERANCE, |device| {
+            let users = var(rows, width, 1, device);
+            let found = run(&users, &table(items, width, device), |users, table| {
+                let targets = targets(rows, items);
+                drawn.cross_entropy(users, table, &targets).expect("loss")
+            });
+            named(found)
         });
-        compare("as a whole", &whole, &fused);
     }
+}
+
+/// The only item is the target: certain, so there is nothing to learn.
+#[test]
+fn a_catalog_of_one_item_teaches_nothing() {
+    let drawn = Candidates::Drawn(negatives(1, 1, 0.7, 1));
+    let found = run(
+        &var(1, 1, 1, &Device::Cpu),
+        &table(1, 1, &Device::Cpu),
+        |users, items| drawn.cross_entropy(users, items, &[1]).expect("loss"),
+    );
+    assert_eq!(values(&found[0]), [0.0]);
+    assert_eq!(values(&found[1]), [0.0]);
 }
 
 /// Moves single values of both inputs by a little and watches the loss.

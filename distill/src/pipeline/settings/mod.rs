@@ -1,0 +1,241 @@
+//! `pipeline.toml`: one table for all stages. Every field has a default, unknown ones are refused.
+
+mod device;
+mod sections;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use slmrec_core::manifest::Readout;
+
+use super::PipelineError;
+use super::work_dir::DEFAULT_WORK_DIR;
+use crate::model::{LlmSettings, PromptText};
+use crate::plan::PlanSettings;
+
+pub use device::DeviceChoice;
+pub use sections::{
+    BlendStage, DistillStage, EvaluateStage, ExportStage, LayerChoice, PrepareStage, PretrainStage,
+    PriorStage, StudentStart, TeachStage, TeacherChoice, TeacherStatesChoice,
+};
+
+/// All settings of all stages.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PipelineSettings {
+    /// Where stages read and write.
+    pub work_dir: PathBuf,
+    /// Seed of everything random: initial weights, order of examples, dropout.
+    pub seed: u64,
+    /// Where tensors live.
+    pub device: DeviceChoice,
+    /// Devices of that kind which share every batch of a training. Several GPUs need a build with
+    /// `--features nccl`; on the CPU it is for tests and no faster.
+    pub devices: usize,
+    /// Files to a dataset.
+    pub prepare: PrepareStage,
+    /// The transition prior.
+    pub prior: PriorStage,
+    /// SASRec.
+    pub pretrain: PretrainStage,
+    /// Shape of teacher and student around the pretrained layers.
+    pub model: LlmSettings,
+    /// The constant text around the items. When absent: none for the `item` readout, the paper's
+    /// for `response`.
+    pub prompt: Option<PromptText>,
+    /// The teacher.
+    pub teach: TeachStage,
+    /// Several models as one teacher.
+    pub blend: BlendStage,
+    /// The student.
+    pub distill: DistillStage,
+    /// The comparison.
+    pub evaluate: EvaluateStage,
+    /// The bundle.
+    pub export: ExportStage,
+    /// What is said before a training stage.
+    pub plan: PlanSettings,
+}
+
+impl Default for PipelineSettings {
+    fn default() -> Self {
+        Self {
+            work_dir: PathBuf::from(DEFAULT_WORK_DIR),
+            seed: 42,
+            device: DeviceChoice::Cpu,
+            devices: 1,
+            prepare: PrepareStage::default(),
+            prior: PriorStage::default(),
+            pretrain: PretrainStage::default(),
+            model: LlmSettings::default(),
+            prompt: None,
+            teach: TeachStage::default(),
+            blend: BlendStage::default(),
+            distill: DistillStage::default(),
+            evaluate: EvaluateStage::default(),
+            export: ExportStage::default(),
+            plan: PlanSettings::default(),
+        }
+    }
+}
+
+impl PipelineSettings {
+    /// The prompt, with the default of the readout.
+    #[must_use]
+    pub fn prompt_text(&self) -> PromptText {
+        match (&self.prompt, self.model.readout) {
+            (Some(prompt), _) => prompt.clone(),
+            (None, Readout::Item) => PromptText::default(),
+            (None, Readout::Response) => PromptText::paper(),
+        }
+    }
+
+    /// Reads a settings file (or starts from nothing), then applies `changes`, each a dotted path
+    /// and a value: what was typed on the command line wins.
+    ///
+    /// # Errors
+    /// A file that cannot be read, an unknown field, or a value of the wrong kind.
+    pub fn load(
+        file: Option<&Path>,
+        changes: &[(String, toml::Value)],
+    ) -> Result<Self, PipelineError> {
+        // Over the defaults of the whole, since sections differ in the defaults of equal parts.
+        let mut table = toml::Table::try_from(Self::default())
+            .map_err(|e| PipelineError::Settings(format!("default settings: {e}")))?;
+        if let Some(path) = file {
+            merge(&mut table, read_table(path)?);
+        }
+        for (path, value) in changes {
+            set(&mut table, path, value.clone())?;
+        }
+        let origin = file.map_or_else(|| PathBuf::from("settings"), Path::to_path_buf);
+        toml::Value::Table(table)
+            .try_into()
+            .map_err(|e| PipelineError::Content {
+                path: origin,
+                expected: "the settings of a pipeline".into(),
+                found: e.to_string().trim().to_owned(),
+                hint: "`slmrec-distill settings` prints every setting with its default".into(),
+            })
+    }
+}
+
+fn read_table(path: &Path) -> Result<toml::Table, PipelineError> {
+    let text = std::fs::read_to_string(path).map_err(|source| PipelineError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    text.parse()
+        .map_err(|e: toml::de::Error| PipelineError::Content {
+            path: path.to_owned(),
+            expected: "TOML".into(),
+            found: e.to_string().trim().to_owned(),
+            hint: "`slmrec-distill settings > pipeline.toml` writes a file to begin with".into(),
+        })
+}
+
+/// Lays `over` on `table`: tables are merged, everything else is replaced.
+fn merge(table: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (table.get_mut(&key), value) {
+            (Some(toml::Value::Table(below)), toml::Value::Table(value)) => merge(below, value),
+            (_, value) => {
+                table.insert(key, value);
+            }
+        }
+    }
+}
+
+fn set(table: &mut toml::Table, path: &str, value: toml::Value) -> Result<(), PipelineError> {
+    match path.split_once('.') {
+        None => {
+            table.insert(path.to_owned(), value);
+            Ok(())
+        }
+        Some((first, rest)) => {
+            let inner = table
+                .entry(first)
+                .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            match inner {
+                toml::Value::Table(inner) => set(inner, rest, value),
+                other => Err(PipelineError::Settings(format!(
+                    "{path}: expected a table at {first:?}, found {other}"
+                ))),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_wins_and_unknown_fields_are_refused() {
+        let change = |path: &str, value: toml::Value| (path.to_owned(), value);
+        let settings = PipelineSettings::load(
+            None,
+            &[
+                change("distill.layers", 2.into()),
+                change("teach.train.epochs", 1.into()),
+            ],
+        )
+        .expect("loads");
+        assert_eq!(settings.distill.layers, 2);
+        assert_eq!(settings.teach.train.epochs, 1);
+        assert_eq!(
+            settings.teach.train.batch_size, 16,
+            "other defaults of the section stay"
+        );
+        let error = PipelineSettings::load(None, &[change("distill.layer", 2.into())])
+            .expect_err("unknown")
+            .to_string();
+        assert!(
+            error.contains("layer") && error.contains("hint:"),
+            "{error}"
+        );
+        assert!(PipelineSettings::load(None, &[change("seed.x", 2.into())]).is_err());
+    }
+
+    #[test]
+    fn devices_that_cannot_share_are_refused() {
+        assert_eq!(DeviceChoice::Cpu.open(2).expect("for tests").len(), 2);
+        for (choice, count) in [(DeviceChoice::Cpu, 0), (DeviceChoice::Metal, 2)] {
+            let error = choice.open(count).expect_err("refused").to_string();
+            assert!(error.contains("setting devices"), "{error}");
+        }
+        if !cfg!(feature = "nccl") {
+            assert!(DeviceChoice::Cuda.open(2).is_err());
+        }
+    }
+
+    #[test]
+    fn sizes_of_stored_states_have_a_range() {
+        let check = |change: fn(&mut DistillStage)| {
+            let mut stage = DistillStage::default();
+            change(&mut stage);
+            stage.check_cache().map_err(|e| e.to_string())
+        };
+        assert_eq!(check(|_| {}), Ok(()));
+        assert_eq!(check(|s| s.cache_max_gib = 0.0), Ok(()));
+        let wrong: [fn(&mut DistillStage); 5] = [
+            |s| s.cache_max_gib = -1.0,
+            |s| s.cache_max_gib = f64::INFINITY,
+            |s| s.cache_shard_mib = 0.0,
+            |s| s.cache_shard_mib = f64::NAN,
+            |s| s.cache_shard_mib = 1025.0,
+        ];
+        for change in wrong {
+            let error = check(change).expect_err("refused");
+            assert!(error.contains("setting distill.cache_"), "{error}");
+        }
+    }
+
+    #[test]
+    fn defaults_survive_a_round_trip_through_toml() {
+        let text = toml::to_string(&PipelineSettings::default()).expect("writes");
+        let table: toml::Table = text.parse().expect("parses");
+        let back: PipelineSettings = toml::Value::Table(table).try_into().expect("reads");
+        assert_eq!(back, PipelineSettings::default());
+    }
+}

@@ -1,0 +1,290 @@
+//! The section of each stage.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use slmrec_core::manifest::Precision;
+use slmrec_core::prior::PriorSettings;
+
+use crate::data::PrepareSettings;
+use crate::model::LayerSelection;
+use crate::model::sasrec::SasRecSettings;
+use crate::pipeline::PipelineError;
+use crate::train::{DistillSettings, TrainSettings};
+
+/// `[prepare]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PrepareStage {
+    /// The interactions: a file, or the name of a fetched set such as `ml-100k`.
+    pub source: Option<PathBuf>,
+    /// How to read it.
+    pub read: PrepareSettings,
+}
+
+/// `[prior]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PriorStage {
+    /// How pairs are counted and read; when absent, what ranks the validation targets best.
+    pub settings: Option<PriorSettings>,
+    /// Most neighbours of an item that are kept.
+    pub neighbours: usize,
+    /// Most users that are asked while settings and weights are chosen; 0 takes all.
+    pub validation_users: usize,
+}
+
+impl Default for PriorStage {
+    fn default() -> Self {
+        Self {
+            settings: None,
+            neighbours: 256,
+            validation_users: 10_000,
+        }
+    }
+}
+
+/// `[pretrain]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PretrainStage {
+    /// Shape of SASRec; its embedding size is the items' D everywhere.
+    pub model: SasRecSettings,
+    /// The loop.
+    pub train: TrainSettings,
+}
+
+/// Which layers of the pretrained model are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LayerChoice {
+    /// The first ones ("trune").
+    #[default]
+    First,
+    /// Every k-th, the last included ("interval").
+    Interval,
+}
+
+impl LayerChoice {
+    /// `count` layers of a model.
+    #[must_use]
+    pub fn select(self, count: usize) -> LayerSelection {
+        match self {
+            Self::First => LayerSelection::First(count),
+            Self::Interval => LayerSelection::Spread(count),
+        }
+    }
+}
+
+/// `[teach]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TeachStage {
+    /// The pretrained model: a GGUF file, a Hugging Face directory, or a fetched name such as
+    /// `smollm2-135m`.
+    pub base: Option<PathBuf>,
+    /// Number of layers M.
+    pub layers: usize,
+    /// Which layers.
+    pub layer_choice: LayerChoice,
+    /// The loop.
+    pub train: TrainSettings,
+}
+
+impl Default for TeachStage {
+    fn default() -> Self {
+        Self {
+            base: None,
+            layers: 8,
+            layer_choice: LayerChoice::First,
+            train: language_model_training(),
+        }
+    }
+}
+
+/// `[blend]`: members beside the SASRec of `pretrain`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BlendStage {
+    /// Whether the teacher of `teach` is a member; its hidden states are then the blend's.
+    pub decoder: bool,
+    /// How many more SASRecs, each with a seed of its own.
+    pub more_sasrecs: usize,
+}
+
+impl Default for BlendStage {
+    fn default() -> Self {
+        Self {
+            decoder: true,
+            more_sasrecs: 2,
+        }
+    }
+}
+
+/// Who teaches the student.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum TeacherChoice {
+    /// The decoder of `teach`.
+    #[default]
+    Decoder,
+    /// The models of `blend` together.
+    Blend,
+}
+
+/// What the student's body begins as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum StudentStart {
+    /// Layers of the pretrained model.
+    #[default]
+    Base,
+    /// Layers of the trained teacher: the first ones or every k-th, as `layer_choice` says.
+    Teacher,
+}
+
+/// Where the teacher's states come from while the student learns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum TeacherStatesChoice {
+    /// From the disk where they fit `cache_max_gib`, else from a teacher that runs at every step.
+    #[default]
+    Auto,
+    /// From the disk.
+    Cache,
+    /// From a teacher that runs at every step.
+    Live,
+}
+
+/// `[distill]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DistillStage {
+    /// Who teaches it.
+    pub teacher: TeacherChoice,
+    /// Number of layers L.
+    pub layers: usize,
+    /// Which layers the student begins with.
+    pub layer_choice: LayerChoice,
+    /// Of which model.
+    pub start: StudentStart,
+    /// The terms and their weights.
+    pub objective: DistillSettings,
+    /// Whether the same student is also trained without the teacher, for the comparison.
+    pub ce_only: bool,
+    /// Where the teacher's states come from.
+    pub teacher_states: TeacherStatesChoice,
+    /// Most GiB of stored teacher states.
+    pub cache_max_gib: f64,
+    /// MiB of one file of them: the piece of work that one machine does at a time.
+    pub cache_shard_mib: f64,
+    /// Where they are stored; `teacher-states` in the work directory when absent.
+    pub cache_dir: Option<PathBuf>,
+    /// The loop, for both.
+    pub train: TrainSettings,
+}
+
+impl Default for DistillStage {
+    fn default() -> Self {
+        Self {
+            teacher: TeacherChoice::Decoder,
+            layers: 4,
+            layer_choice: LayerChoice::First,
+            start: StudentStart::Base,
+            objective: DistillSettings::default(),
+            ce_only: true,
+            teacher_states: TeacherStatesChoice::Auto,
+            cache_max_gib: 8.0,
+            cache_shard_mib: 64.0,
+            cache_dir: None,
+            train: language_model_training(),
+        }
+    }
+}
+
+impl DistillStage {
+    /// Most bytes of a shard of teacher states.
+    #[must_use]
+    pub fn cache_shard_bytes(&self) -> u64 {
+        (self.cache_shard_mib * f64::from(1 << 20)) as u64
+    }
+
+    /// Checks the ranges of the settings of stored teacher states.
+    ///
+    /// # Errors
+    /// A setting outside its range.
+    pub fn check_cache(&self) -> Result<(), PipelineError> {
+        let found = self.cache_max_gib;
+        if !(found.is_finite() && found >= 0.0) {
+            return Err(PipelineError::Settings(format!(
+                "setting distill.cache_max_gib: expected a number of at least 0, found {found}"
+            )));
+        }
+        let found = self.cache_shard_mib;
+        if !(found > 0.0 && found <= 1024.0) {
+            return Err(PipelineError::Settings(format!(
+                "setting distill.cache_shard_mib: expected a number above 0, at most 1024, found {found}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Few epochs at a small batch: the pretrained layers start far ahead of a random body.
+fn language_model_training() -> TrainSettings {
+    TrainSettings {
+        epochs: 4,
+        batch_size: 16,
+        learning_rate: 1e-3,
+        patience: 2,
+        save_every_steps: 100,
+        ..TrainSettings::default()
+    }
+}
+
+/// `[evaluate]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluateStage {
+    /// Which targets.
+    pub split: slmrec_core::Split,
+    /// Whether the exported bundle is measured too, through `slmrec-run`.
+    pub bundle: bool,
+    /// The `slmrec-run` to use; beside this program when absent.
+    pub runner: Option<PathBuf>,
+}
+
+impl Default for EvaluateStage {
+    fn default() -> Self {
+        Self {
+            split: slmrec_core::Split::Test,
+            bundle: true,
+            runner: None,
+        }
+    }
+}
+
+/// `[export]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExportStage {
+    /// Precision of the weights.
+    pub precision: Precision,
+    /// Whether an int8 bundle also carries a graph that every engine runs.
+    pub portable: bool,
+    /// Whether the bundle gets the transition prior, where it helps on the validation targets.
+    pub prior: bool,
+    /// The bundle file.
+    pub output: PathBuf,
+}
+
+impl Default for ExportStage {
+    fn default() -> Self {
+        Self {
+            precision: Precision::Int8,
+            portable: false,
+            prior: true,
+            output: PathBuf::from("student.slmrec"),
+        }
+    }
+}

@@ -91,6 +91,45 @@ fn from_logs_to_recommendations() {
     refreshes_the_prior(folder);
     skips_what_is_up_to_date(folder);
     refuses_what_is_wrong(folder);
+    a_blend_teaches(folder);
+}
+
+/// Several models as one teacher, by its logits.
+fn a_blend_teaches(folder: &Path) {
+    let settings = ["--config", "pipeline.toml", "--set", "blend.more_sasrecs=1"];
+    let blend = [&["blend", "--format", "json"], &settings[..]].concat();
+    let blend = json(&run_well("slmrec-distill", folder, &blend));
+    let members = blend["members"].as_array().expect("members");
+    let folders: Vec<&str> = members
+        .iter()
+        .filter_map(|m| m["folder"].as_str())
+        .collect();
+    assert_eq!(folders, ["teacher", "sasrec", "blend-sasrec-1"]);
+    let weights: f64 = members.iter().filter_map(|m| m["weight"].as_f64()).sum();
+    assert!((weights - 1.0).abs() < 1e-9, "{members:?}");
+    let by_logits = [
+        "--teacher",
+        "blend",
+        "--lambda-kd",
+        "1",
+        "--lambda-cos",
+        "0",
+    ];
+    let rest = [
+        "--lambda-norm",
+        "0",
+        "--lambda-ms",
+        "0",
+        "--no-ce-only",
+        "--epochs",
+        "2",
+    ];
+    let distill = [&["distill"], &settings[..], &by_logits, &rest].concat();
+    let output = run("slmrec-distill", folder, &distill);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains(", kd "), "the term is there: {said}");
+    assert!(said.contains("no teacher in memory"), "{said}");
 }
 
 fn recommends(folder: &Path) {

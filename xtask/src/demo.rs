@@ -35,6 +35,7 @@ const QUICK: &[&str] = &[
     "pretrain.train.epochs=2",
     "teach.layers=4",
     "teach.train.epochs=1",
+    "blend.more_sasrecs=0",
     "distill.layers=2",
     "distill.objective.blocks=2",
     "distill.train.epochs=1",

@@ -9,8 +9,10 @@ use slmrec_core::{Dataset, ItemIndex, Split};
 use crate::evaluate::{Case, EvaluateError, Scorer, for_each_batch, held_out_cases};
 
 /// The grid. A model trained by cross-entropy gives logarithms of probabilities, which is what the
-/// prior adds, so weights around 1 to 4 are what one expects.
-const ALPHAS: [f32; 11] = [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0];
+/// prior adds, so weights around 1 to 6 are what one expects.
+const ALPHAS: [f32; 13] = [
+    0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 9.0, 13.0,
+];
 const BETAS: [f32; 12] = [
     1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0,
 ];

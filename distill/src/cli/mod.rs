@@ -124,7 +124,7 @@ fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
         Command::Pretrain(_) => print::trained("SASRec", &stages::pretrain::run(context)?),
         Command::Teach(args) if args.cache_states => cache_states::run(args, context),
         Command::Teach(_) => print::trained("teacher", &stages::teach::run(context)?),
-        Command::Blend(args) => print::blended(&stages::blend::run(context)?, args.format),
+        Command::Blend(args) => print::blended(&stages::blend::run(context)?.1, args.format),
         Command::Distill(_) => {
             if let Some(ce_only) = stages::distill::run_ce_only(context)? {
                 print::trained("student without teacher", &ce_only)?;

@@ -43,23 +43,25 @@ enum Kind {
     SasRec,
 }
 
-/// Trains the members that are missing and weighs all.
+/// Trains the members that are missing and weighs all. Gives what became of each training, then of
+/// the blend.
 ///
 /// # Errors
 /// Missing earlier stages, a blend of nothing, or training that fails.
-pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
+pub fn run(context: &Context<'_>) -> Result<(Vec<Outcome>, Outcome), PipelineError> {
     let section = &context.settings.blend;
+    let mut trainings = Vec::new();
     for number in 1..=section.more_sasrecs {
         let seed = context
             .settings
             .seed
             .wrapping_add(SEED_STEP * number as u64);
-        pretrain::train(
+        trainings.push(pretrain::train(
             context,
             "blend-sasrec",
             context.work.blend_sasrec(number),
             seed,
-        )?;
+        )?);
     }
     let members = members(context)?;
     let mut inputs: BTreeMap<String, String> = (members.iter())
@@ -73,7 +75,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
         settings: serde_json::json!({ "blend": to_json(section)?, "seed": context.settings.seed }),
         inputs,
     };
-    stage.run(context.force, context.reporter, |dir| {
+    let blend = stage.run(context.force, context.reporter, |dir| {
         let (dataset, _) = context.dataset()?;
         let models = members
             .iter()
@@ -98,7 +100,8 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
         let path = dir.join(DESCRIPTION_FILE);
         atomic::write(&path, json.as_bytes()).map_err(|e| io_error(&path, e))?;
         Ok(figures)
-    })
+    })?;
+    Ok((trainings, blend))
 }
 
 fn members(context: &Context<'_>) -> Result<Vec<MemberEntry>, PipelineError> {

@@ -121,7 +121,9 @@ pub fn run_all(context: &Context<'_>) -> Result<(Comparison, Vec<StageRecord>), 
         teach::run(context)?.record,
     ];
     if context.settings.distill.teacher == TeacherChoice::Blend {
-        records.push(blend::run(context)?.record);
+        let (trainings, blend) = blend::run(context)?;
+        let trainings = trainings.into_iter().map(|outcome| outcome.record);
+        records.extend(trainings.chain([blend.record]));
     }
     records.extend(distill::run_ce_only(context)?.map(|outcome| outcome.record));
     records.push(distill::run(context)?.record);

@@ -259,7 +259,7 @@ pub struct Teach {
 /// `blend`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: slmrec-distill blend && slmrec-distill distill --teacher blend --lambda-kd 1"
+    after_help = "Example:\n  slmrec-distill blend\n  slmrec-distill distill --teacher blend --lambda-kd 1 --lambda-cos 0 --lambda-norm 0 --lambda-ms 0"
 )]
 pub struct Blend {
     /// How many SASRecs beside that of `pretrain`, each with a seed of its own

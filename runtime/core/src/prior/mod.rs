@@ -259,8 +259,11 @@ impl TransitionPrior {
             for bounds in self.offsets.windows(2) {
                 let row = &mut self.weights[bounds[0]..bounds[1]];
                 let sum: f64 = row.iter().map(|w| f64::from(*w)).sum();
-                for weight in row {
-                    *weight = (f64::from(*weight) / sum) as f32;
+                // Counts of nearly nothing can round to weights of nothing.
+                if sum > 0.0 {
+                    for weight in row {
+                        *weight = (f64::from(*weight) / sum) as f32;
+                    }
                 }
             }
         }

@@ -130,6 +130,18 @@ fn truncation_keeps_the_greatest_weights() {
 }
 
 #[test]
+fn weights_that_round_to_nothing_are_no_nan() {
+    let corrected = PriorSettings {
+        popularity_power: 2.0,
+        normalise_rows: true,
+        ..settings()
+    };
+    let rows = rows(&[&[(2, 1e-30)], &[], &[]]);
+    let prior = TransitionPrior::new(corrected, vec![0.0, 1.0, 1e30, 1.0], rows, 9);
+    assert_eq!(sums(&prior.expect("valid"), &[1]), [0.0; 3]);
+}
+
+#[test]
 fn refuses_what_cannot_be() {
     let build = |rows: Rows| TransitionPrior::new(settings(), vec![0.0; 4], rows, 9);
     for bad in [

@@ -141,7 +141,7 @@ fn train(model: &LlmRecommender, data: &TrainingData) -> (Vec<f64>, usize) {
         let mut rng = MaskRng::new(1, number);
         let losses = (CrossEntropy::default().loss(model, &batch, &mut rng)).expect("loss");
         let gradients = losses.total.backward().expect("backward");
-        optimizer.update(&gradients, 1e-3).expect("update");
+        optimizer.update(&gradients, None, 1e-3).expect("update");
         losses.terms[0].1
     };
     let losses = (1..4).map(step).collect();

@@ -16,8 +16,8 @@ use slmrec_distill::plan::decoder::{DecoderRun, DecoderShape};
 use slmrec_distill::plan::sasrec::SasRecRun;
 use slmrec_distill::train::adamw::AdamW;
 use slmrec_distill::train::{
-    CrossEntropy, DistillSettings, Distillation, LiveTeacher, Objective, Targets, TrainSettings,
-    TrainingData,
+    CatalogLoss, CrossEntropy, DistillSettings, Distillation, LiveTeacher, Objective,
+    SampledSoftmax, Targets, TrainSettings, TrainingData,
 };
 use slmrec_export::checkpoint::{LlamaConfig, Prompt};
 
@@ -107,7 +107,8 @@ fn step(model: &dyn SequentialModel, objective: &dyn Objective, data: &TrainingD
             let mut rng = MaskRng::new(1, number);
             let losses = objective.loss(model, &batch, &mut rng).expect("loss");
             let gradients = losses.total.backward().expect("backward");
-            optimizer.update(&gradients, 1e-3).expect("update");
+            let lookups = batch.histories.lookups.as_deref();
+            (optimizer.update(&gradients, lookups, 1e-3)).expect("update");
         }
     });
     bytes
@@ -260,6 +261,22 @@ fn the_plan_is_near_what_is_counted() {
     let counted = step(&model, &CrossEntropy::default(), &data);
     report.compare("SASRec, step", planned, counted);
     report.compare("SASRec, validation", memory.validation, validation(&model));
+    let sampled = TrainSettings {
+        catalog_loss: CatalogLoss::Sampled(SampledSoftmax {
+            negatives: 32,
+            ..SampledSoftmax::default()
+        }),
+        ..TrainSettings::default()
+    };
+    let data = data.with_settings(&sampled).expect("data");
+    let run = SasRecRun {
+        work: Work::of(&data, BATCH, 1),
+        ..run
+    };
+    let memory = run.memory();
+    let planned = memory.optimizer + memory.activations + memory.loss;
+    let counted = step(&model, &CrossEntropy::default(), &data);
+    report.compare("SASRec, step with drawn items", planned, counted);
     assert!(report.1, "{}", report.0);
     println!("{}", report.0);
 }

@@ -12,9 +12,9 @@ use anyhow::{Context, Result, ensure};
 use crate::{process, python, workspace};
 
 /// Compiler and headers are parts of one release, which they have to be.
-const PACKAGES: [&str; 1] = ["cuda-toolkit[nvcc,cccl,crt,nvvm,cudart,curand]==13.2.2"];
+const PACKAGES: [&str; 1] = ["cuda-toolkit[nvcc,cccl,crt,nvvm,cudart,curand]==13.0.2"];
 /// What the packages call the release.
-const RELEASE: &str = "release 13.2";
+const RELEASE: &str = "release 13.0";
 
 /// What is compiled, one after the other.
 const FEATURES: [&str; 2] = ["cuda", "nccl"];

@@ -3,8 +3,12 @@
 //! Padding stands on the right, so under a causal mask no real position ever sees it, positions
 //! count real tokens only, and a padded row equals the unpadded run.
 
+use std::sync::Arc;
+
 use candle_core::{Device, Result, Tensor};
 use slmrec_core::ItemIndex;
+
+use super::item_lookups::ItemLookups;
 
 /// At which items of a history its user vector is read (`item` readout, SASRec).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +29,9 @@ pub struct HistoryBatch {
     pub lengths: Vec<usize>,
     /// Where user vectors are read.
     pub read: ReadAt,
+    /// Takes the gradient of the rows of the item table that a training step reads; `None` for one
+    /// dense gradient.
+    pub lookups: Option<Arc<ItemLookups>>,
 }
 
 impl HistoryBatch {
@@ -49,6 +56,7 @@ impl HistoryBatch {
             items,
             lengths,
             read: ReadAt::EveryItem,
+            lookups: None,
         })
     }
 

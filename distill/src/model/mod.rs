@@ -10,6 +10,7 @@ pub mod file_error;
 #[cfg(test)]
 mod file_tests;
 mod init;
+pub mod item_lookups;
 pub mod llama;
 pub mod lora;
 pub mod ops;
@@ -30,6 +31,7 @@ pub use blend::{Blend, Member};
 pub use checkpoint::{CheckpointInfo, read_recommender_config, write_checkpoint};
 pub use dropout::MaskRng;
 pub use file_error::ModelFileError;
+pub use item_lookups::{ItemLookups, ItemTable, RowGradient};
 pub use lora::{BodyTraining, LoraSettings, TargetModule};
 pub use parameters::Parameters;
 pub use recommender::{BodyDtype, LlmRecommender, LlmSettings};

@@ -283,7 +283,10 @@ impl LlmRecommender {
     /// Projected embeddings of the batch's real items, row after row, `[items, H]`.
     fn project_items(&self, batch: &HistoryBatch) -> Result<Tensor> {
         let items = batch.packed_items()?;
-        let embeddings = self.item_embeddings.index_select(&items, 0)?;
+        let embeddings = match &batch.lookups {
+            Some(lookups) => lookups.lookup(&self.item_embeddings, &items.to_vec1()?)?,
+            None => self.item_embeddings.index_select(&items, 0)?,
+        };
         linear(&embeddings, &self.item_projection)?.broadcast_add(&self.item_projection_bias)
     }
 

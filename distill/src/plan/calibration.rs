@@ -188,7 +188,7 @@ impl Subject<'_> {
             let losses = objective.loss(model, batch, &mut rng)?;
             let gradients = losses.total.backward()?;
             // A rate of zero: the weights stay what they are.
-            optimizer.update(&gradients, 0.0)?;
+            optimizer.update(&gradients, batch.histories.lookups.as_deref(), 0.0)?;
             Ok(())
         })
     }

@@ -217,7 +217,8 @@ impl DecoderRun<'_> {
                 0
             }
         });
-        let one_loss = catalog_loss_bytes(targets, items, dim, trained_table);
+        let candidates = self.work.candidates(items, targets);
+        let one_loss = catalog_loss_bytes(targets, candidates, dim, trained_table);
         let kept_of_head = F32 * targets * (3 * dim);
         Memory {
             weights: self.weights(count.total),
@@ -351,6 +352,7 @@ mod tests {
                     mean_items: 9.0,
                     most_items: 9,
                     longest: 9,
+                    draws: None,
                 },
                 distillation: None,
             };

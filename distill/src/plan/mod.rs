@@ -79,6 +79,8 @@ pub struct Work {
     pub most_items: u64,
     /// Longest history of the data, without its target.
     pub longest: u64,
+    /// Draws of a step where the softmax is sampled.
+    pub draws: Option<u64>,
 }
 
 impl Work {
@@ -95,6 +97,15 @@ impl Work {
             mean_items: lengths.iter().sum::<u64>() as f64 / steps.max(1) as f64,
             most_items: lengths.iter().take(batch_size).sum(),
             longest: lengths.first().copied().unwrap_or(0),
+            draws: data.draws().map(|draws| draws as u64),
+        }
+    }
+
+    /// Rows of a table of `items` items that a loss over so many targets reads.
+    fn candidates(&self, items: u64, targets: u64) -> u64 {
+        match self.draws {
+            Some(draws) => draws + targets,
+            None => items,
         }
     }
 }
@@ -326,6 +337,7 @@ mod tests {
                 mean_items: 20.0,
                 most_items: 30,
                 longest: 9,
+                draws: None,
             },
             memory: Memory {
                 weights: 4000,

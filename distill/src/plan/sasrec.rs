@@ -65,7 +65,7 @@ impl SasRecRun<'_> {
             optimizer: optimizer_bytes(count.trainable),
             teacher: 0,
             activations: F32 * (self.kept(items) + (read + targets) * d + self.backward(items)),
-            loss: catalog_loss_bytes(targets, self.items, d, true),
+            loss: catalog_loss_bytes(targets, self.work.candidates(self.items, targets), d, true),
             validation: F32
                 * (self.held_in_evaluation(validated) + self.items * d + 256 * self.items),
         }

@@ -1,6 +1,9 @@
 //! AdamW (Loshchilov & Hutter, arXiv 1711.05101) with moments that can be saved, and clipping by
 //! the global norm. Parameters in CPU memory change in one sweep ([`sweep`]), others by tensor
 //! operations.
+//!
+//! An item table of which a step read some rows only ([`ItemLookups`]) changes in these rows only, as
+//! in PyTorch's `SparseAdam`: the moments of the others neither decay nor move anything.
 
 mod sweep;
 
@@ -9,8 +12,8 @@ use candle_core::{DType, Tensor, Var};
 
 use super::TrainError;
 use super::settings::TrainSettings;
-use crate::model::Parameters;
 use crate::model::ops::fused;
+use crate::model::{ItemLookups, Parameters, RowGradient};
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
@@ -83,15 +86,20 @@ impl AdamW {
     /// # Errors
     /// [`TrainError::NoGradient`] for a parameter that the loss does not reach and
     /// [`TrainError::NonFinite`]; nothing has changed then.
-    pub fn update(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<f64, TrainError> {
-        let gradients = self.collect(gradients, self.step + 1)?;
+    pub fn update(
+        &mut self,
+        gradients: &GradStore,
+        lookups: Option<&ItemLookups>,
+        learning_rate: f64,
+    ) -> Result<f64, TrainError> {
+        let gradients = self.collect(gradients, lookups, self.step + 1)?;
         self.apply(&gradients, learning_rate)
     }
 
-    /// [`Self::update`] by gradients in the order of the slots, in f32 and contiguous.
+    /// [`Self::update`] by gradients in the order of the slots.
     pub(super) fn apply(
         &mut self,
-        gradients: &[Tensor],
+        gradients: &[Gradient],
         learning_rate: f64,
     ) -> Result<f64, TrainError> {
         let step = self.step + 1;
@@ -100,10 +108,15 @@ impl AdamW {
         let mut in_place = Vec::with_capacity(self.slots.len());
         for (slot, gradient) in self.slots.iter().zip(gradients) {
             let change = slot.change(learning_rate, clip, step);
-            if slot.is_fused() {
-                in_place.push((slot, gradient, change));
-            } else {
-                slot.update_slow(gradient, &change)?;
+            match gradient {
+                Gradient::Dense(gradient) if slot.is_fused() => {
+                    in_place.push((slot, gradient, change));
+                }
+                Gradient::Dense(gradient) => slot.update_slow(gradient, &change)?,
+                Gradient::Rows(gradient) if slot.is_fused() => {
+                    sweep::update_rows(slot, gradient, &change)?;
+                }
+                Gradient::Rows(gradient) => slot.update_rows_slow(gradient, &change)?,
             }
         }
         sweep::update(&in_place)?;
@@ -115,22 +128,37 @@ impl AdamW {
     pub(super) fn collect(
         &self,
         gradients: &GradStore,
+        lookups: Option<&ItemLookups>,
         step: u64,
-    ) -> Result<Vec<Tensor>, TrainError> {
+    ) -> Result<Vec<Gradient>, TrainError> {
         self.slots
             .iter()
-            .map(|slot| match gradients.get(&slot.var) {
-                // Contiguous is what the sweep reads; nearly all gradients are.
-                Some(gradient) => Ok(gradient.to_dtype(DType::F32)?.contiguous()?),
-                None => Err(TrainError::NoGradient {
-                    step,
-                    name: slot.name.clone(),
-                }),
+            .map(|slot| {
+                let rows = match lookups {
+                    Some(lookups) => lookups.gradient(&slot.var, gradients)?,
+                    None => None,
+                };
+                match (gradients.get(&slot.var), rows) {
+                    // Contiguous is what the sweep reads; nearly all gradients are.
+                    (Some(dense), None) => {
+                        Ok(Gradient::Dense(dense.to_dtype(DType::F32)?.contiguous()?))
+                    }
+                    (None, Some(rows)) => Ok(Gradient::Rows(rows)),
+                    // A term over the whole catalog beside one over drawn items.
+                    (Some(dense), Some(rows)) => {
+                        let sum = (dense.to_dtype(DType::F32)? + rows.dense(&slot.var)?)?;
+                        Ok(Gradient::Dense(sum))
+                    }
+                    (None, None) => Err(TrainError::NoGradient {
+                        step,
+                        name: slot.name.clone(),
+                    }),
+                }
             })
             .collect()
     }
 
-    fn global_norm(&self, gradients: &[Tensor], step: u64) -> Result<f64, TrainError> {
+    fn global_norm(&self, gradients: &[Gradient], step: u64) -> Result<f64, TrainError> {
         let squares = squares(gradients)?;
         for (slot, square) in self.slots.iter().zip(&squares) {
             if !square.is_finite() {
@@ -141,6 +169,33 @@ impl AdamW {
             }
         }
         Ok(squares.iter().sum::<f64>().sqrt())
+    }
+}
+
+/// The gradient of one parameter, f32 and contiguous.
+#[derive(Clone, Debug)]
+pub(super) enum Gradient {
+    /// Of all of its values.
+    Dense(Tensor),
+    /// Of some of its rows.
+    Rows(RowGradient),
+}
+
+impl Gradient {
+    /// Every value that may not be zero.
+    pub(super) fn values(&self) -> &Tensor {
+        match self {
+            Self::Dense(gradient) => gradient,
+            Self::Rows(gradient) => &gradient.values,
+        }
+    }
+
+    /// As a tensor of the parameter's shape.
+    pub(super) fn dense(self, slot: &Slot) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Dense(gradient) => Ok(gradient),
+            Self::Rows(gradient) => gradient.dense(&slot.var),
+        }
     }
 }
 
@@ -175,25 +230,63 @@ impl Slot {
 
     /// The same in tensor operations, for other devices and element types.
     fn update_slow(&self, gradient: &Tensor, change: &Change) -> candle_core::Result<()> {
-        let gradient = (gradient * change.clip)?;
-        let first = ((self.first_moment.as_tensor() * BETA1)? + (&gradient * (1.0 - BETA1))?)?;
-        let square = (gradient.sqr()? * (1.0 - BETA2))?;
-        let second = ((self.second_moment.as_tensor() * BETA2)? + square)?;
-        let denominator = ((second.sqrt()? / change.root)? + EPSILON)?;
-        let moved = ((&first / denominator)? * change.rate)?;
-        let kept = (self.var.as_tensor() * change.keep)?;
-        self.var.set(&(kept - moved.to_dtype(self.var.dtype())?)?)?;
+        let [value, first, second] = change.apply(self.vars().map(Var::as_tensor), gradient)?;
+        self.var.set(&value)?;
         self.first_moment.set(&first)?;
         self.second_moment.set(&second)
+    }
+
+    fn update_rows_slow(&self, gradient: &RowGradient, change: &Change) -> candle_core::Result<()> {
+        let rows = Tensor::new(gradient.rows.as_slice(), self.var.device())?;
+        let [value, first, second] =
+            (self.vars()).map(|var| var.as_detached_tensor().index_select(&rows, 0));
+        let (value, first, second) = (value?, first?, second?);
+        let new = change.apply([&value, &first, &second], &gradient.values)?;
+        let at = rows
+            .unsqueeze(1)?
+            .broadcast_as(new[0].shape())?
+            .contiguous()?;
+        for (var, new) in self.vars().into_iter().zip(&new) {
+            var.set(
+                &var.as_detached_tensor()
+                    .scatter(&at, &new.contiguous()?, 0)?,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The parameter and its moments.
+    fn vars(&self) -> [&Var; 3] {
+        [&self.var, &self.first_moment, &self.second_moment]
+    }
+}
+
+impl Change {
+    /// Parameter and moments after the step, in tensor operations.
+    fn apply(
+        &self,
+        [value, first, second]: [&Tensor; 3],
+        gradient: &Tensor,
+    ) -> candle_core::Result<[Tensor; 3]> {
+        let gradient = (gradient * self.clip)?;
+        let first = ((first * BETA1)? + (&gradient * (1.0 - BETA1))?)?;
+        let square = (gradient.sqr()? * (1.0 - BETA2))?;
+        let second = ((second * BETA2)? + square)?;
+        let denominator = ((second.sqrt()? / self.root)? + EPSILON)?;
+        let moved = ((&first / denominator)? * self.rate)?;
+        let kept = (value * self.keep)?;
+        let value = (kept - moved.to_dtype(value.dtype())?)?;
+        Ok([value, first, second])
     }
 }
 
 /// Sum of squares of each gradient. Those on a GPU come over together, since each wait for it costs.
-fn squares(gradients: &[Tensor]) -> candle_core::Result<Vec<f64>> {
-    if gradients.iter().all(fused) {
-        return gradients.iter().map(sweep::sum_of_squares).collect();
+fn squares(gradients: &[Gradient]) -> candle_core::Result<Vec<f64>> {
+    let values = gradients.iter().map(Gradient::values);
+    if values.clone().all(fused) {
+        return values.map(sweep::sum_of_squares).collect();
     }
-    let sums = (gradients.iter())
+    let sums = values
         .map(|gradient| gradient.sqr()?.sum_all())
         .collect::<candle_core::Result<Vec<_>>>()?;
     let sums = Tensor::stack(&sums, 0)?.to_vec1::<f32>()?;

@@ -18,7 +18,7 @@ use slmrec_core::{Dataset, ItemIndex, hash};
 use super::losses::negatives::NegativeSampler;
 use super::settings::check;
 use super::{CatalogLoss, Targets, TrainError, TrainSettings};
-use crate::model::{HistoryBatch, ReadAt};
+use crate::model::{HistoryBatch, ItemTable, ReadAt};
 
 /// Batches are sorted by length within this many batches' worth of windows, which saves most of
 /// the padding and leaves most of the shuffling.
@@ -174,6 +174,12 @@ impl TrainingData {
         self.pieces.is_empty()
     }
 
+    /// Draws of a step where the softmax is sampled.
+    #[must_use]
+    pub fn draws(&self) -> Option<usize> {
+        self.negatives.as_ref().map(|sampler| sampler.draws())
+    }
+
     /// Number of items N of the catalog.
     #[must_use]
     pub fn num_items(&self) -> usize {
@@ -262,7 +268,9 @@ impl TrainingData {
             Targets::All => ReadAt::EveryItem,
             Targets::Last => ReadAt::LastItem,
         };
-        let histories = HistoryBatch::new(&histories, device)?.reading(read);
+        let mut histories = HistoryBatch::new(&histories, device)?.reading(read);
+        // A step that draws items reads a few rows of the item table.
+        histories.lookups = self.negatives.is_some().then(Arc::default);
         let longest = histories.items.dim(1)?;
         let mut examples = Vec::new();
         for (&row, &window) in row_of.iter().zip(windows) {
@@ -452,6 +460,15 @@ fn shuffle<T>(values: &mut [T], rng: &mut ChaCha8Rng) {
 }
 
 impl TrainingBatch {
+    /// The item table of a model as the loss of this step sees it.
+    #[must_use]
+    pub fn table<'a>(&'a self, weight: &'a Tensor) -> ItemTable<'a> {
+        ItemTable {
+            weight,
+            lookups: self.histories.lookups.as_deref(),
+        }
+    }
+
     /// Flat indices into `[B * S]` of each history's last item. Each of them has a target.
     #[must_use]
     pub fn last_positions(&self) -> Vec<u32> {

@@ -6,10 +6,10 @@ use slmrec_core::ItemIndex;
 use slmrec_core::manifest::Readout;
 
 use super::distillation::{Norm, Positions};
-use super::testing::{ITEMS, language_model, sasrec_on, terms_and_gradients};
+use super::testing::{ITEMS, language_model, language_model_with, sasrec_on, terms_and_gradients};
 use super::*;
-use crate::model::SequentialModel;
 use crate::model::testing::assert_same_everywhere;
+use crate::model::{LlmSettings, MaskRng, SequentialModel};
 
 /// f32 sums in another order through a few layers and back, relative to a tensor's largest value.
 const TOLERANCE: f32 = 1e-4;
@@ -49,6 +49,43 @@ fn sasrec_learns_the_same_everywhere() {
             let model = sasrec_on(2, 8, 0.2, device);
             of_cross_entropy(&model, Targets::All, &settings, device)
         });
+    }
+}
+
+/// What a step learns of the item table's rows is what one gradient of the whole table would say.
+#[test]
+fn drawn_items_get_the_gradient_of_the_whole_table() {
+    let sasrec = sasrec_on(2, 8, 0.2, &Device::Cpu);
+    let settings = LlmSettings {
+        max_history: 5,
+        train_item_embeddings: true,
+        ..LlmSettings::default()
+    };
+    let decoder = language_model_with(2, 8, &settings, &Device::Cpu);
+    let models: [&dyn SequentialModel; 2] = [&sasrec, &decoder];
+    for model in models {
+        let rows = batch(Targets::All, &sampled(), &Device::Cpu);
+        assert!(rows.histories.lookups.is_some());
+        let mut whole = rows.clone();
+        whole.histories.lookups = None;
+        let objective = CrossEntropy::default();
+        let losses = objective.loss(model, &rows, &mut MaskRng::new(1, 1));
+        let gradients = losses.expect("loss").total.backward().expect("backward");
+        let var = model
+            .parameters()
+            .get("item_embeddings.weight")
+            .expect("table");
+        assert!(
+            gradients.get(var).is_none(),
+            "nothing as large as the table"
+        );
+        let found = terms_and_gradients(&objective, model, &rows);
+        let expected = terms_and_gradients(&objective, model, &whole);
+        for ((name, found), (_, expected)) in found.iter().zip(&expected) {
+            let difference = (found - expected).and_then(|d| d.abs()?.flatten_all()?.max(0));
+            let difference = difference.and_then(|d| d.to_scalar::<f32>()).expect(name);
+            assert!(difference < 1e-6, "{name}: {difference}");
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use super::teacher::{TeacherOutput, TeacherStates, hidden_size};
 use super::top_scores::TopScores;
 use super::{TrainError, TrainingBatch};
 use crate::model::parameters::normal;
-use crate::model::{MaskRng, Mode, ModelOutput, Parameters, SequentialModel};
+use crate::model::{ItemTable, MaskRng, Mode, ModelOutput, Parameters, SequentialModel};
 
 /// How far two states are apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -270,7 +270,7 @@ impl<'a> Distillation<'a> {
     fn supervision(
         &self,
         student: &[Tensor],
-        items: &Tensor,
+        items: ItemTable<'_>,
         targets: &[u32],
         candidates: &Candidates,
     ) -> Result<Tensor, TrainError> {
@@ -285,7 +285,7 @@ impl<'a> Distillation<'a> {
     /// `D_kd` of the student's user vectors `[R, D]` and item embeddings `[N + 1, D]`.
     fn divergence(
         &self,
-        student: (&Tensor, &Tensor),
+        student: (&Tensor, ItemTable<'_>),
         teacher: &dyn TeacherStates,
         taught: &TeacherOutput,
     ) -> Result<Tensor, TrainError> {
@@ -299,6 +299,7 @@ impl<'a> Distillation<'a> {
                 let table = teacher.item_embeddings()?.to_device(users.device())?;
                 if kept == 0 {
                     let teacher = (users, &table);
+                    let student = (student.0, student.1.weight);
                     return Ok(catalog::divergence(student, teacher, temperature)?);
                 }
                 let top = TopScores::of(users, &table, kept)?;
@@ -310,7 +311,7 @@ impl<'a> Distillation<'a> {
     /// The terms beside the cross-entropy.
     fn terms(
         &self,
-        items: &Tensor,
+        items: ItemTable<'_>,
         batch: &TrainingBatch,
         output: &ModelOutput,
         candidates: &Candidates,
@@ -358,12 +359,13 @@ impl Objective for Distillation<'_> {
     ) -> Result<Losses, TrainError> {
         let output = model.forward(&batch.histories, Mode::Train(rng), &self.student_layers)?;
         let items = model.item_embeddings();
+        let items = batch.table(&items);
         let users = rows_at(&output.user_vectors, batch, &batch.target_positions)?;
         let candidates = Candidates::of_step(batch, rng);
-        let loss = candidates.cross_entropy(&users, &items, &batch.targets)?;
+        let loss = candidates.cross_entropy(&users, items, &batch.targets)?;
         let loss = batch.share.of_targets(loss)?;
         let mut terms = vec![("ce", 1.0, loss)];
-        terms.extend(self.terms(&items, batch, &output, &candidates)?);
+        terms.extend(self.terms(items, batch, &output, &candidates)?);
         Losses::weighted(&terms)
     }
 

@@ -1,15 +1,17 @@
-//! Golden numbers from PyTorch: `tests/reference/losses.py` and `tests/reference/adamw.py`.
+//! Golden numbers from PyTorch: `tests/reference/losses.py`, `adamw.py` and `sparse_adam.py` there.
 
 use std::collections::HashMap;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use slmrec_core::ItemIndex;
 
 use super::adamw::AdamW;
 use super::distillation::{Norm, Positions};
 use super::teacher::TeacherOutput;
 use super::*;
-use crate::model::{HistoryBatch, MaskRng, Mode, ModelOutput, Parameters, SequentialModel};
+use crate::model::{
+    HistoryBatch, ItemLookups, MaskRng, Mode, ModelOutput, Parameters, SequentialModel,
+};
 
 /// f32 sums of a few terms in another order than torch's.
 const LOSS_TOLERANCE: f32 = 1e-5;
@@ -235,7 +237,7 @@ fn five_steps_of_adamw_with_clipping() {
             loss = (loss + product.sum_all().expect("sum")).expect("loss");
         }
         let gradients = loss.backward().expect("backward");
-        let norm = optimizer.update(&gradients, rate).expect("update");
+        let norm = optimizer.update(&gradients, None, rate).expect("update");
         let norm = Tensor::new(norm as f32, &Device::Cpu).expect("norm");
         let what = format!("norm.{step}");
         assert_close(&what, &norm, &golden[&what], ADAMW_TOLERANCE);
@@ -249,6 +251,37 @@ fn five_steps_of_adamw_with_clipping() {
             let what = format!("{role}.{}", slot.name);
             assert_close(&what, found, &golden[&what], ADAMW_TOLERANCE);
         }
+    }
+}
+
+/// A table of which every step reads some rows, through the lookups that training makes.
+#[test]
+fn five_steps_of_sparse_adam() {
+    let golden = golden("sparse_adam");
+    let mut parameters = Parameters::default();
+    let table = parameters.insert("table", &golden["start"]).expect("table");
+    let settings = TrainSettings {
+        clip_norm: f64::MAX,
+        weight_decay: 0.0,
+        ..TrainSettings::default()
+    };
+    let mut optimizer = AdamW::new(&parameters, &settings).expect("optimizer");
+    for (step, rate) in [0.01, 0.02, 0.03, 0.02, 0.01].into_iter().enumerate() {
+        let rows = golden[&format!("rows.{step}")].to_dtype(DType::U32);
+        let rows: Vec<u32> = rows.and_then(|rows| rows.to_vec1()).expect("rows");
+        let lookups = ItemLookups::default();
+        let read = lookups.lookup(&table, &rows).expect("read");
+        let loss = (read * &golden[&format!("values.{step}")]).and_then(|x| x.sum_all());
+        let gradients = loss.and_then(|loss| loss.backward()).expect("backward");
+        (optimizer.update(&gradients, Some(&lookups), rate)).expect("update");
+    }
+    let slot = &optimizer.slots()[0];
+    for (what, found) in [
+        ("end", &slot.var),
+        ("first_moment", &slot.first_moment),
+        ("second_moment", &slot.second_moment),
+    ] {
+        assert_close(what, found, &golden[what], ADAMW_TOLERANCE);
     }
 }
 

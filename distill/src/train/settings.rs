@@ -24,7 +24,9 @@ pub enum CatalogLoss {
     #[default]
     Full,
     /// Items drawn anew for each step: `catalog_loss = { sampled = { negatives = 1024 } }`. For
-    /// catalogs of hundreds of thousands of items.
+    /// catalogs of hundreds of thousands of items. A trained item table changes in the rows that a
+    /// step reads and nowhere else (PyTorch's `SparseAdam`); where several devices share a batch, it
+    /// changes everywhere, as with plain AdamW.
     Sampled(SampledSoftmax),
 }
 

@@ -46,6 +46,26 @@ pub(crate) fn language_model(
     readout: Readout,
     device: &Device,
 ) -> LlmRecommender {
+    let settings = LlmSettings {
+        readout,
+        max_history: 5,
+        training: BodyTraining::Lora(LoraSettings {
+            r: 2,
+            dropout,
+            ..LoraSettings::default()
+        }),
+        ..LlmSettings::default()
+    };
+    language_model_with(layers, hidden_size, &settings, device)
+}
+
+/// The same with settings of the caller.
+pub(crate) fn language_model_with(
+    layers: usize,
+    hidden_size: usize,
+    settings: &LlmSettings,
+    device: &Device,
+) -> LlmRecommender {
     let config = LlamaConfig {
         architectures: vec!["LlamaForCausalLM".to_owned()],
         model_type: "llama".to_owned(),
@@ -64,7 +84,7 @@ pub(crate) fn language_model(
     };
     let random = |shape: (usize, usize), std, seed| normal(shape, std, seed, DType::F32, device);
     let mut base = PretrainedBase::random(&config, 1, device).expect("base");
-    let suffix = usize::from(readout == Readout::Response);
+    let suffix = usize::from(settings.readout == Readout::Response);
     base.prompt = Prompt {
         prefix: "before".to_owned(),
         suffix: "after".repeat(suffix),
@@ -72,18 +92,8 @@ pub(crate) fn language_model(
         suffix_tokens: vec![2; suffix],
     };
     base.prompt_embeddings = Some(random((2 + suffix, hidden_size), 1.0, 2).expect("prompt"));
-    let settings = LlmSettings {
-        readout,
-        max_history: 5,
-        training: BodyTraining::Lora(LoraSettings {
-            r: 2,
-            dropout,
-            ..LoraSettings::default()
-        }),
-        ..LlmSettings::default()
-    };
     let items = random((ITEMS + 1, 6), 1.0, 3).expect("items");
-    let model = LlmRecommender::new(&base, &items, &settings, 4, device).expect("model");
+    let model = LlmRecommender::new(&base, &items, settings, 4, device).expect("model");
     // The adapters' second matrices begin as zeros, which would hide the first ones.
     for (at, (name, var)) in model.parameters().iter().enumerate() {
         if name.contains("lora_B") {
@@ -108,7 +118,12 @@ pub(crate) fn terms_and_gradients(
     };
     let parameters = (model.parameters().iter()).chain(objective.parameters().iter());
     let gradient = |(name, var): (&str, &candle_core::Var)| {
-        let gradient = gradients.get(var).expect(name).clone();
+        let of_rows = (batch.histories.lookups.as_ref())
+            .and_then(|lookups| lookups.gradient(var, &gradients).expect("sum"));
+        let gradient = match of_rows {
+            Some(rows) => rows.dense(var).expect("dense"),
+            None => gradients.get(var).expect(name).clone(),
+        };
         (format!("gradient of {name}"), gradient)
     };
     (losses.terms.iter().map(term))

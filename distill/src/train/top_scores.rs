@@ -5,6 +5,8 @@ use candle_nn::ops::log_softmax;
 use rayon::prelude::*;
 use slmrec_core::ranking::{ItemMask, top_k};
 
+use crate::model::ItemTable;
+
 /// Most scores at once while the best are looked for: 16 MiB in f32.
 const BLOCK_SCORES: usize = 1 << 22;
 
@@ -60,14 +62,13 @@ impl TopScores {
     pub fn divergence(
         &self,
         user_vectors: &Tensor,
-        item_embeddings: &Tensor,
+        table: ItemTable<'_>,
         temperature: f64,
     ) -> Result<Tensor> {
         let (rows, k) = self.items.dims2()?;
-        let (_, dim) = item_embeddings.dims2()?;
-        let chosen = item_embeddings
-            .index_select(&self.items.flatten_all()?, 0)?
-            .reshape((rows, k, dim))?;
+        let (_, dim) = table.weight.dims2()?;
+        let items: Vec<u32> = self.items.flatten_all()?.to_vec1()?;
+        let chosen = table.rows(&items)?.reshape((rows, k, dim))?;
         let student = chosen
             .matmul(&user_vectors.reshape((rows, dim, 1))?)?
             .reshape((rows, k))?;
@@ -136,7 +137,7 @@ mod tests {
             );
             let top = TopScores::of(&teacher.0, &teacher.1, k).expect("top");
             let loss = top
-                .divergence(user_var.as_tensor(), item_var.as_tensor(), t)
+                .divergence(user_var.as_tensor(), item_var.as_tensor().into(), t)
                 .expect("loss");
             let expected = reference((&users, &items), (&teacher.0, &teacher.1), k, t);
             let found = f64::from(loss.to_scalar::<f32>().expect("scalar"));
@@ -174,7 +175,7 @@ mod tests {
         let teacher = (matrix(3, 5, 3), matrix(10, 5, 4));
         let top = TopScores::of(&teacher.0, &teacher.1, 100).expect("top");
         assert_eq!(top.items.dims(), [3, 9]);
-        let some = top.divergence(&users, &items, 2.0).expect("loss");
+        let some = top.divergence(&users, (&items).into(), 2.0).expect("loss");
         let whole = catalog::divergence((&users, &items), (&teacher.0, &teacher.1), 2.0);
         let value = |t: Tensor| t.to_scalar::<f32>().expect("scalar");
         let (some, whole) = (value(some), value(whole.expect("loss")));

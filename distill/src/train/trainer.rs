@@ -264,7 +264,8 @@ impl Trainer<'_> {
         let losses = replica.objective.loss(replica.model, &batch, &mut rng)?;
         losses.refuse_non_finite(step)?;
         let gradients = losses.total.backward()?;
-        let norm = optimizer.update(&gradients, learning_rate)?;
+        let lookups = batch.histories.lookups.as_deref();
+        let norm = optimizer.update(&gradients, lookups, learning_rate)?;
         Ok((losses.terms, norm))
     }
 

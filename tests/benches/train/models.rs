@@ -132,7 +132,8 @@ impl<'a> Stepper<'a> {
         let mut rng = MaskRng::new(1, self.optimizer.step);
         let losses = self.objective.loss(self.model, batch, &mut rng)?;
         let gradients = losses.total.backward()?;
-        self.optimizer.update(&gradients, 1e-4)?;
+        let lookups = batch.histories.lookups.as_deref();
+        self.optimizer.update(&gradients, lookups, 1e-4)?;
         Ok(f64::from(losses.total.to_scalar::<f32>()?))
     }
 }

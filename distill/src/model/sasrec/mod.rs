@@ -208,16 +208,22 @@ impl SasRec {
         if !pass.trains() {
             (items, positions) = (items.detach(), positions.detach());
         }
+        let mut rows: Vec<u32> = batch.packed_items()?.to_vec1()?;
+        if let Some(lookups) = &batch.lookups {
+            items = lookups.lookup(&items, &rows)?;
+            rows = (0..).take(rows.len()).collect();
+        }
         if fused(&items) {
             let embedding = Embedding {
                 segments: pass.segments.clone(),
-                items: batch.packed_items()?.to_vec1()?,
+                items: rows,
                 scale: scale as f32,
                 mask,
             };
             return embedding.run(&items, &positions);
         }
-        let items = (items.index_select(&batch.packed_items()?, 0)? * scale)?;
+        let rows = Tensor::new(rows, items.device())?;
+        let items = (items.index_select(&rows, 0)? * scale)?;
         let places: Vec<u32> = (batch.lengths.iter())
             .flat_map(|len| 0..*len as u32)
             .collect();

@@ -14,6 +14,7 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, Var};
 use rayon::prelude::*;
 
 use super::{BETA1, BETA2, Change, EPSILON, Slot};
+use crate::model::RowGradient;
 
 /// Values of one piece of work.
 const PIECE: usize = 1 << 14;
@@ -63,6 +64,36 @@ fn sweep(slots: &[(&Slot, &Tensor, Change)], taken: &mut [[Taken<'_>; 3]]) -> Re
         pieces.extend(parts.map(|(((p, m), v), g)| (p, m, v, g, change)));
     }
     (pieces.into_par_iter()).for_each(|(p, m, v, g, change)| step(p, m, v, g, change));
+    Ok(())
+}
+
+/// Moves the rows that have a gradient, and nothing else. All is f32 in CPU memory and contiguous.
+pub(super) fn update_rows(slot: &Slot, gradient: &RowGradient, change: &Change) -> Result<()> {
+    let width = gradient.values.dims2()?.1;
+    let (storage, layout) = gradient.values.storage_and_layout();
+    let gradients = slice(&storage, layout)?;
+    let mut taken = [
+        Taken::from(&slot.var)?,
+        Taken::from(&slot.first_moment)?,
+        Taken::from(&slot.second_moment)?,
+    ];
+    let [p, m, v] = taken.each_mut().map(|taken| &mut taken.values);
+    let values = p.len().min(m.len()).min(v.len());
+    let fits = (gradient.rows.last()).is_none_or(|last| (*last as usize + 1) * width <= values);
+    if fits {
+        for (row, gradient) in gradient.rows.iter().zip(gradients.chunks(width)) {
+            let at = *row as usize * width;
+            let of = at..at + width;
+            let (p, m, v) = (&mut p[of.clone()], &mut m[of.clone()], &mut v[of]);
+            step(p, m, v, gradient, change);
+        }
+    }
+    for values in taken {
+        values.put_back()?;
+    }
+    if !fits {
+        candle_core::bail!("AdamW: {} has no row {:?}", slot.name, gradient.rows.last());
+    }
     Ok(())
 }
 

@@ -70,7 +70,7 @@ fn run(device: &Device) -> (AdamW, Vec<f64>) {
     let mut optimizer = AdamW::new(&parameters, &settings()).expect("optimizer");
     let norms = (1..4).map(|step| {
         let gradients = gradients(&parameters, step);
-        optimizer.update(&gradients, 0.01).expect("update")
+        optimizer.update(&gradients, None, 0.01).expect("update")
     });
     let norms = norms.collect();
     (optimizer, norms)
@@ -107,6 +107,58 @@ fn the_number_of_threads_does_not_show() {
     }
 }
 
+/// A table's rows without a gradient, and what the optimizer knows of them, stay as they are; the
+/// others move as they would in a table of nothing else.
+#[test]
+fn rows_with_a_gradient_move_and_no_others() {
+    const ROWS: [u32; 3] = [0, 3, 6];
+    let device = &Device::Cpu;
+    let table = normal((7, 5), 1.0, 1, DType::F32, device).expect("table");
+    let places = Tensor::new(&ROWS, device).expect("rows");
+    let part = table.index_select(&places, 0).expect("part");
+    let dense = |value: &Tensor| {
+        let mut parameters = Parameters::default();
+        parameters.insert("table", value).expect("parameter");
+        AdamW::new(&parameters, &settings()).expect("optimizer")
+    };
+    assert_same_everywhere("rows", TOLERANCE, |device| {
+        let whole = dense(&table.to_device(device).expect("table"));
+        let alone = dense(&part.to_device(device).expect("part"));
+        let (mut whole, mut alone) = (whole, alone);
+        for step in 1..4 {
+            let values = normal((3, 5), 0.9, step, DType::F32, device).expect("gradient");
+            let rows = RowGradient {
+                rows: ROWS.to_vec(),
+                values: values.clone(),
+            };
+            let norm = whole.apply(&[Gradient::Rows(rows)], 0.01).expect("rows");
+            let same = alone
+                .apply(&[Gradient::Dense(values)], 0.01)
+                .expect("dense");
+            assert!((norm - same).abs() < 1e-5, "{norm} and {same}");
+        }
+        let found = state(&whole);
+        for ((name, found), (_, alone)) in found.iter().zip(state(&alone)) {
+            let found: Vec<Vec<f32>> = found.to_vec2().expect(name);
+            let expected: Vec<Vec<f32>> = alone.to_vec2().expect(name);
+            for (row, expected) in ROWS.iter().zip(&expected) {
+                assert_eq!(&found[*row as usize], expected, "{name}, row {row}");
+            }
+            for row in (0..7).filter(|row| !ROWS.contains(row)) {
+                let row = row as usize;
+                let before: Vec<Vec<f32>> = table.to_vec2().expect("table");
+                let expected = if name.starts_with("value") {
+                    before[row].clone()
+                } else {
+                    vec![0.0; 5]
+                };
+                assert_eq!(found[row], expected, "{name}, row {row}");
+            }
+        }
+        found
+    });
+}
+
 #[test]
 fn other_element_types_go_by_tensor_operations() {
     let mut parameters = Parameters::default();
@@ -117,7 +169,7 @@ fn other_element_types_go_by_tensor_operations() {
     assert!(!optimizer.slots()[0].is_fused());
     let loss = var.as_tensor().sqr().and_then(|x| x.sum_all());
     let gradients = loss.and_then(|loss| loss.backward()).expect("backward");
-    optimizer.update(&gradients, 0.1).expect("update");
+    optimizer.update(&gradients, None, 0.1).expect("update");
     let after = var.as_tensor().to_dtype(DType::F32).expect("f32");
     // The first step of Adam moves every value by the learning rate, towards zero here.
     for (before, after) in values(&value).iter().zip(values(&after)) {
@@ -138,7 +190,7 @@ fn what_is_not_finite_is_named_and_changes_nothing() {
         loss = (loss + sum.expect("sum")).expect("loss");
     }
     let gradients = loss.backward().expect("backward");
-    match optimizer.update(&gradients, 0.1) {
+    match optimizer.update(&gradients, None, 0.1) {
         Err(TrainError::NonFinite { step: 1, what }) => assert!(what.contains("p3"), "{what}"),
         other => panic!("{other:?}"),
     }

@@ -53,6 +53,12 @@ impl NegativeSampler {
         })
     }
 
+    /// Number of draws of a step.
+    #[must_use]
+    pub fn draws(&self) -> usize {
+        self.draws
+    }
+
     /// Draws the negatives of a step, with replacement.
     #[must_use]
     pub fn draw(&self, rng: &mut MaskRng) -> Negatives {

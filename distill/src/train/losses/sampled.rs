@@ -14,7 +14,7 @@ use super::catalog;
 use super::known::Known;
 use super::linear_cross_entropy::{self, CandidateGradients, Matrix, Targets};
 use super::negatives::Negatives;
-use crate::model::{MaskRng, ops};
+use crate::model::{ItemTable, MaskRng, ops};
 use crate::train::TrainingBatch;
 
 /// What a target is compared with in one step.
@@ -39,20 +39,21 @@ impl Candidates {
 
     /// Mean cross-entropy of `targets` among the candidates. User vectors `[R, D]`, item embeddings
     /// `[N + 1, D]`, R targets; the result is a scalar. Of embeddings that are trained only those
-    /// that took part get a gradient where items were drawn.
+    /// that took part get a gradient where items were drawn, through the step's lookups if it has
+    /// some.
     ///
     /// # Errors
     /// A target outside `1..=N`, or shapes that do not fit.
     pub fn cross_entropy(
         &self,
         user_vectors: &Tensor,
-        item_embeddings: &Tensor,
+        items: ItemTable<'_>,
         targets: &[u32],
     ) -> Result<Tensor> {
         match self {
-            Self::All => catalog::cross_entropy(user_vectors, item_embeddings, targets),
+            Self::All => catalog::cross_entropy(user_vectors, items.weight, targets),
             Self::Drawn(negatives) => {
-                sampled_cross_entropy(user_vectors, item_embeddings, targets, negatives)
+                sampled_cross_entropy(user_vectors, items, targets, negatives)
             }
         }
     }
@@ -60,15 +61,14 @@ impl Candidates {
 
 fn sampled_cross_entropy(
     user_vectors: &Tensor,
-    item_embeddings: &Tensor,
+    items: ItemTable<'_>,
     targets: &[u32],
     negatives: &Negatives,
 ) -> Result<Tensor> {
-    catalog::check_targets(user_vectors, item_embeddings, targets)?;
+    catalog::check_targets(user_vectors, items.weight, targets)?;
     // One lookup, so that the backward pass touches the table once.
     let rows = [&negatives.items[..], targets].concat();
-    let rows = Tensor::new(rows, item_embeddings.device())?;
-    let drawn = item_embeddings.index_select(&rows, 0)?; // [K + R, D]
+    let drawn = items.rows(&rows)?; // [K + R, D]
     if ops::fused(user_vectors) && ops::fused(&drawn) {
         fused(user_vectors, &drawn, targets, negatives)
     } else {

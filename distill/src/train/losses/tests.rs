@@ -124,7 +124,11 @@ fn shapes_that_do_not_fit_and_nan_are_not_hidden() {
             corrections: vec![0.0; 2],
         });
         for candidates in [Candidates::All, drawn] {
-            assert!(candidates.cross_entropy(users, items, targets).is_err());
+            assert!(
+                candidates
+                    .cross_entropy(users, items.into(), targets)
+                    .is_err()
+            );
         }
     };
     refused(&users, &matrix(6, 5, 2), &[1, 2, 3]);
@@ -155,7 +159,9 @@ fn the_sampled_loss_is_the_same_everywhere() {
             let users = var(rows, width, 1, device);
             let found = run(&users, &table(items, width, device), |users, table| {
                 let targets = targets(rows, items);
-                drawn.cross_entropy(users, table, &targets).expect("loss")
+                drawn
+                    .cross_entropy(users, table.into(), &targets)
+                    .expect("loss")
             });
             named(found)
         });
@@ -169,7 +175,11 @@ fn a_catalog_of_one_item_teaches_nothing() {
     let found = run(
         &var(1, 1, 1, &Device::Cpu),
         &table(1, 1, &Device::Cpu),
-        |users, items| drawn.cross_entropy(users, items, &[1]).expect("loss"),
+        |users, items| {
+            drawn
+                .cross_entropy(users, items.into(), &[1])
+                .expect("loss")
+        },
     );
     assert_eq!(values(&found[0]), [0.0]);
     assert_eq!(values(&found[1]), [0.0]);
@@ -185,7 +195,7 @@ fn gradients_agree_with_finite_differences() {
         let targets = [1, 6, 3, 1];
         let loss = |users: &Tensor, items: &Tensor| {
             candidates
-                .cross_entropy(users, items, &targets)
+                .cross_entropy(users, items.into(), &targets)
                 .expect("loss")
         };
         let inputs = [matrix(rows, width, 8), matrix(items + 1, width, 9)];
@@ -222,7 +232,7 @@ fn distance_from_full(draws: usize, steps: u64, exponent: f64) -> f64 {
     let gradients = |candidates: &Candidates| {
         let [_, users, table] = run(&users, &table, |users, items| {
             candidates
-                .cross_entropy(users, items, &targets)
+                .cross_entropy(users, items.into(), &targets)
                 .expect("loss")
         });
         [values(&users), values(&table)].concat()
@@ -270,7 +280,7 @@ fn the_sampled_loss_agrees_with_pytorch() {
     });
     let var = |name: &str| Var::from_tensor(&golden[name]).expect("var");
     let found = run(&var("users"), &var("items"), |users, items| {
-        let loss = candidates.cross_entropy(users, items, &ids("targets"));
+        let loss = candidates.cross_entropy(users, items.into(), &ids("targets"));
         loss.expect("loss")
     });
     let expected = ["loss", "gradient.users", "gradient.items"];

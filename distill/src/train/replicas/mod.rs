@@ -13,7 +13,7 @@ mod tests;
 
 use candle_core::{Device, Tensor};
 
-use super::adamw::{AdamW, Slot};
+use super::adamw::{AdamW, Gradient, Slot};
 use super::{Objective, TrainError, TrainingBatch};
 use crate::model::{MaskRng, SequentialModel};
 
@@ -68,7 +68,7 @@ pub fn connect(devices: &[Device]) -> candle_core::Result<Box<dyn GradientExchan
 /// The terms of a batch, and the gradients of all slots for each replica.
 pub(super) struct Shared {
     pub(super) terms: Vec<(&'static str, f64)>,
-    pub(super) gradients: Vec<Vec<Tensor>>,
+    pub(super) gradients: Vec<Vec<Gradient>>,
 }
 
 /// Runs the parts of a batch, `None` for a replica that has nothing to do.
@@ -124,9 +124,10 @@ fn of_part(
     };
     let losses = replica.objective.loss(replica.model, part, &mut rng)?;
     losses.refuse_non_finite(step)?;
-    let gradients = optimizer.collect(&losses.total.backward()?, step)?;
-    let flat = (gradients.iter())
-        .map(Tensor::flatten_all)
+    let lookups = part.histories.lookups.as_deref();
+    let gradients = optimizer.collect(&losses.total.backward()?, lookups, step)?;
+    let flat = (gradients.into_iter().zip(optimizer.slots()))
+        .map(|(gradient, slot)| gradient.dense(slot)?.flatten_all())
         .collect::<candle_core::Result<Vec<_>>>()?;
     Ok((losses.terms, Tensor::cat(&flat, 0)?))
 }
@@ -144,7 +145,7 @@ fn add_up(parts: Vec<Terms>) -> Terms {
 }
 
 /// One vector as the gradients of the slots, in their order.
-fn split(flat: &Tensor, slots: &[Slot]) -> candle_core::Result<Vec<Tensor>> {
+fn split(flat: &Tensor, slots: &[Slot]) -> candle_core::Result<Vec<Gradient>> {
     let mut start = 0;
     slots
         .iter()
@@ -152,7 +153,7 @@ fn split(flat: &Tensor, slots: &[Slot]) -> candle_core::Result<Vec<Tensor>> {
             let count = slot.var.elem_count();
             let part = flat.narrow(0, start, count)?.reshape(slot.var.shape())?;
             start += count;
-            Ok(part)
+            Ok(Gradient::Dense(part))
         })
         .collect()
 }

@@ -42,7 +42,12 @@ fn shared(replicas: &[Replica<'_>], windows: &[usize]) -> (Terms, Vec<Vec<f32>>)
     let parts = data().parts(windows, &devices).expect("parts");
     let found = gradients(replicas, &optimizers, &parts, &HostExchange, (1, 1)).expect("gradients");
     let all: Vec<Vec<Vec<f32>>> = (found.gradients.iter())
-        .map(|gradients| gradients.iter().map(values).collect())
+        .map(|gradients| {
+            gradients
+                .iter()
+                .map(|gradient| values(gradient.values()))
+                .collect()
+        })
         .collect();
     assert_eq!(all.len(), replicas.len());
     assert!(all.iter().all(|gradients| *gradients == all[0]));

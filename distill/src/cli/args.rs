@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::pipeline::settings::{
-    DeviceChoice, LayerChoice, StudentStart, TeacherChoice, TeacherStatesChoice,
+    Baseline, DeviceChoice, LayerChoice, StudentStart, TeacherChoice, TeacherStatesChoice,
 };
 use crate::train::teacher_cache::FillPart;
 
@@ -71,6 +71,8 @@ pub enum Command {
     Prior(Prior),
     /// Train SASRec, whose item embeddings every later stage uses
     Pretrain(Pretrain),
+    /// Train what the comparison needs beside SASRec: GRU4Rec and BERT4Rec
+    Baselines(Baselines),
     /// Train the teacher on a pretrained language model
     Teach(Teach),
     /// Weigh several models as one teacher, and train what is missing of them
@@ -254,6 +256,17 @@ pub struct Teach {
     /// How --cache-states reports: table or json
     #[arg(long, value_enum, default_value_t, requires = "cache_states")]
     pub format: OutputFormat,
+}
+
+/// `baselines`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  slmrec-distill baselines\n  slmrec-distill baselines gru4rec --set baselines.gru4rec.train.epochs=50"
+)]
+pub struct Baselines {
+    /// Which ones; all when absent
+    #[arg(value_enum)]
+    pub models: Vec<Baseline>,
 }
 
 /// `blend`.

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use toml::Value;
 
 use super::args::{
-    Command, Common, Distill, Evaluate, Export, ObjectiveFlags, Prepare, Pretrain, Teach,
+    Baselines, Command, Common, Distill, Evaluate, Export, ObjectiveFlags, Prepare, Pretrain, Teach,
 };
 
 /// Changes in the order of typing precedence: `--set` first, named flags over it.
@@ -30,6 +30,7 @@ impl Changes {
             Command::Prepare(args) => changes.prepare(args),
             Command::Pretrain(args) => changes.pretrain(args),
             Command::Teach(args) => changes.teach(args),
+            Command::Baselines(args) => changes.baselines(args),
             Command::Blend(args) => {
                 changes.integer("blend.more_sasrecs", args.more_sasrecs);
                 changes.flag("blend.decoder", args.no_decoder, false);
@@ -67,6 +68,14 @@ impl Changes {
     fn pretrain(&mut self, args: &Pretrain) {
         self.integer("pretrain.train.epochs", args.epochs);
         self.float("pretrain.train.learning_rate", args.learning_rate);
+    }
+
+    fn baselines(&mut self, args: &Baselines) {
+        if !args.models.is_empty() {
+            let names = args.models.iter().map(|model| Value::from(model.folder()));
+            let models = ("baselines.models".to_owned(), Value::Array(names.collect()));
+            self.0.push(models);
+        }
     }
 
     fn teach(&mut self, args: &Teach) {

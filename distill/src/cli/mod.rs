@@ -122,6 +122,11 @@ fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
         Command::Prepare(_) => print::prepared(&stages::prepare::run(context)?),
         Command::Prior(args) => prior::run(args, context),
         Command::Pretrain(_) => print::trained("SASRec", &stages::pretrain::run(context)?),
+        Command::Baselines(_) => {
+            let trained = stages::baselines::run(context)?;
+            let names = context.settings.baselines.models.iter();
+            (names.zip(&trained)).try_for_each(|(of, outcome)| print::trained(of.name(), outcome))
+        }
         Command::Teach(args) if args.cache_states => cache_states::run(args, context),
         Command::Teach(_) => print::trained("teacher", &stages::teach::run(context)?),
         Command::Blend(args) => print::blended(&stages::blend::run(context)?.1, args.format),

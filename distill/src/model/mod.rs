@@ -1,6 +1,7 @@
 //! Sequential recommenders: what a trainer, an evaluator and an exporter may ask of any of them.
 
 pub mod base;
+pub mod baseline;
 pub mod batch;
 pub mod blend;
 pub mod checkpoint;

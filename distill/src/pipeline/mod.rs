@@ -7,6 +7,7 @@
 //!   sasrec/       pretrain     SASRec and its item embeddings
 //!   teacher/      teach        checkpoint
 //!   teacher-states/            what the teacher says about every training example
+//!   gru4rec/      baselines    GRU4Rec; BERT4Rec in bert4rec/
 //!   ce-only/      distill      the student's shape trained without the teacher
 //!   student/      distill      checkpoint
 //!   evaluation/   evaluate     comparison.json, comparison.txt

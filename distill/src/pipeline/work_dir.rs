@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::PipelineError;
+use super::settings::Baseline;
 use super::stage::RECORD_FILE;
 
 /// Default name of the work directory.
@@ -55,6 +56,12 @@ impl WorkDir {
     #[must_use]
     pub fn blend(&self) -> PathBuf {
         self.root.join("blend")
+    }
+
+    /// A model that `baselines` trained.
+    #[must_use]
+    pub fn baseline(&self, baseline: Baseline) -> PathBuf {
+        self.root.join(baseline.folder())
     }
 
     /// A SASRec that is trained for the blend, by its number from 1.

@@ -7,6 +7,7 @@
 
 pub mod adamw;
 pub mod batches;
+pub mod cloze;
 pub mod distillation;
 pub mod error;
 pub mod losses;
@@ -35,6 +36,7 @@ mod testing;
 mod tests;
 
 pub use batches::{EpochOrder, Share, TrainingBatch, TrainingData, Window};
+pub use cloze::Cloze;
 pub use distillation::{DistillSettings, Distillation};
 pub use error::TrainError;
 pub use objective::{CrossEntropy, Losses, Objective};

@@ -38,7 +38,7 @@ const fn kernels_off() -> bool {
 }
 
 /// The values of a contiguous f32 tensor in CPU memory.
-fn cpu_slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+pub(crate) fn cpu_slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let Some((start, end)) = layout.contiguous_offsets() else {
         candle_core::bail!("a fused operation got a tensor that is not contiguous")
     };

@@ -15,8 +15,9 @@ use crate::plan::PlanSettings;
 
 pub use device::DeviceChoice;
 pub use sections::{
-    BlendStage, DistillStage, EvaluateStage, ExportStage, LayerChoice, PrepareStage, PretrainStage,
-    PriorStage, StudentStart, TeachStage, TeacherChoice, TeacherStatesChoice,
+    Baseline, BaselinesStage, Bert4RecStage, BlendStage, DistillStage, EvaluateStage, ExportStage,
+    Gru4RecStage, LayerChoice, PrepareStage, PretrainStage, PriorStage, StudentStart, TeachStage,
+    TeacherChoice, TeacherStatesChoice,
 };
 
 /// All settings of all stages.
@@ -38,6 +39,8 @@ pub struct PipelineSettings {
     pub prior: PriorStage,
     /// SASRec.
     pub pretrain: PretrainStage,
+    /// What stands in the comparison and nowhere else.
+    pub baselines: BaselinesStage,
     /// Shape of teacher and student around the pretrained layers.
     pub model: LlmSettings,
     /// The constant text around the items. When absent: none for the `item` readout, the paper's
@@ -67,6 +70,7 @@ impl Default for PipelineSettings {
             prepare: PrepareStage::default(),
             prior: PriorStage::default(),
             pretrain: PretrainStage::default(),
+            baselines: BaselinesStage::default(),
             model: LlmSettings::default(),
             prompt: None,
             teach: TeachStage::default(),

@@ -8,6 +8,7 @@ use slmrec_core::prior::PriorSettings;
 
 use crate::data::PrepareSettings;
 use crate::model::LayerSelection;
+use crate::model::baseline::{Bert4RecSettings, Gru4RecSettings};
 use crate::model::sasrec::SasRecSettings;
 use crate::pipeline::PipelineError;
 use crate::train::{DistillSettings, TrainSettings};
@@ -52,6 +53,98 @@ pub struct PretrainStage {
     pub model: SasRecSettings,
     /// The loop.
     pub train: TrainSettings,
+}
+
+/// A model that stands in the comparison and nowhere else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lowercase")]
+pub enum Baseline {
+    /// A recurrent network.
+    Gru4Rec,
+    /// A transformer that fills in masked items.
+    Bert4Rec,
+}
+
+impl Baseline {
+    /// As papers write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gru4Rec => "GRU4Rec",
+            Self::Bert4Rec => "BERT4Rec",
+        }
+    }
+
+    /// Its folder in the work directory.
+    #[must_use]
+    pub fn folder(self) -> &'static str {
+        match self {
+            Self::Gru4Rec => "gru4rec",
+            Self::Bert4Rec => "bert4rec",
+        }
+    }
+}
+
+/// `[baselines]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BaselinesStage {
+    /// Which are trained; none for a quick run.
+    pub models: Vec<Baseline>,
+    /// GRU4Rec.
+    pub gru4rec: Gru4RecStage,
+    /// BERT4Rec.
+    pub bert4rec: Bert4RecStage,
+}
+
+impl Default for BaselinesStage {
+    fn default() -> Self {
+        Self {
+            models: vec![Baseline::Gru4Rec, Baseline::Bert4Rec],
+            gru4rec: Gru4RecStage::default(),
+            bert4rec: Bert4RecStage::default(),
+        }
+    }
+}
+
+/// `[baselines.gru4rec]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gru4RecStage {
+    /// Its shape.
+    pub model: Gru4RecSettings,
+    /// The loop.
+    pub train: TrainSettings,
+}
+
+/// `[baselines.bert4rec]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bert4RecStage {
+    /// Its shape.
+    pub model: Bert4RecSettings,
+    /// Share of a sequence's items that are masked.
+    pub masked: f64,
+    /// Share of the sequences in which the last item alone is masked.
+    pub last_only: f64,
+    /// The loop. Few places of a sequence are targets, so it takes more epochs than the others.
+    pub train: TrainSettings,
+}
+
+impl Default for Bert4RecStage {
+    fn default() -> Self {
+        Self {
+            model: Bert4RecSettings::default(),
+            masked: 0.3,
+            last_only: 0.1,
+            train: TrainSettings {
+                epochs: 200,
+                patience: 20,
+                ..TrainSettings::default()
+            },
+        }
+    }
 }
 
 /// Which layers of the pretrained model are kept.

@@ -11,10 +11,10 @@ use slmrec_core::prior::TransitionPrior;
 use slmrec_core::{Bundle, Dataset, Evaluation, Split, atomic};
 use slmrec_export::ExportError;
 
-use super::super::settings::TeacherChoice;
+use super::super::settings::{Baseline, TeacherChoice};
 use super::super::stage::{Stage, StageRecord, hash_input, io_error};
 use super::super::{Counter, Outcome, PipelineError, WorkDir};
-use super::{Context, blend, input_hash, prior, to_json};
+use super::{Context, baselines, blend, input_hash, prior, to_json};
 use crate::evaluate::{
     Comparison, Cooccurrence, MarkovChain, ModelScorer, Popularity, RecentPopularity, Scorer,
     evaluate, evaluate_with_prior,
@@ -118,6 +118,7 @@ struct Systems {
     prior: Option<PathBuf>,
     blend: Option<PathBuf>,
     sasrec: Option<PathBuf>,
+    baselines: Vec<(Baseline, PathBuf)>,
     models: Vec<(&'static str, PathBuf)>,
     bundle: Option<ExportedBundle>,
 }
@@ -164,6 +165,9 @@ impl Systems {
                 TeacherChoice::Decoder => None,
             },
             sasrec: there(work.sasrec(), "pretrain"),
+            baselines: (context.settings.baselines.models.iter())
+                .filter_map(|of| Some((*of, there(work.baseline(*of), "baselines")?)))
+                .collect(),
             models,
             bundle,
         })
@@ -176,6 +180,9 @@ impl Systems {
         }
         if let Some(dir) = &self.sasrec {
             inputs.insert("SASRec".to_owned(), input_hash(dir)?);
+        }
+        for (baseline, dir) in &self.baselines {
+            inputs.insert(baseline.folder().to_owned(), input_hash(dir)?);
         }
         if let Some(dir) = &self.blend {
             inputs.insert("blend".to_owned(), input_hash(dir)?);
@@ -208,6 +215,10 @@ impl Systems {
         if let Some(dir) = &self.sasrec {
             let (model, _) = SasRec::load(dir, &context.device)?;
             measured.model("SASRec", &model)?;
+        }
+        for (baseline, dir) in &self.baselines {
+            let model = baselines::load(context, *baseline, dir)?;
+            measured.model(baseline.name(), model.as_ref())?;
         }
         if self.blend.is_some() {
             measured.model("blended teacher", &blend::load(context)?)?;

@@ -1,5 +1,6 @@
 //! The stages, one file each: settings and inputs in, a folder with its record out.
 
+pub mod baselines;
 pub mod blend;
 pub mod cache;
 pub mod distill;
@@ -120,6 +121,8 @@ pub fn run_all(context: &Context<'_>) -> Result<(Comparison, Vec<StageRecord>), 
         pretrain::run(context)?.record,
         teach::run(context)?.record,
     ];
+    let baselines = baselines::run(context)?;
+    records.extend(baselines.into_iter().map(|outcome| outcome.record));
     if context.settings.distill.teacher == TeacherChoice::Blend {
         let (trainings, blend) = blend::run(context)?;
         let trainings = trainings.into_iter().map(|outcome| outcome.record);

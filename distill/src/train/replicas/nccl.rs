@@ -79,3 +79,30 @@ impl InplaceOp1 for SumInPlace<'_> {
 fn failed(what: &str, error: &impl Debug) -> candle_core::Error {
     candle_core::Error::Msg(format!("NCCL could not {what}: {error:?}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::DType;
+
+    /// A group of one: NCCL is found, connects, and runs on the stream of candle's tensors. What
+    /// several GPUs do takes several.
+    #[test]
+    fn a_gpu_alone_keeps_its_gradients() {
+        let device = match Device::new_cuda(0) {
+            Ok(device) => device,
+            Err(error) => {
+                eprintln!("NCCL: NOT run: {error}");
+                return;
+            }
+        };
+        let exchange = NcclExchange::new(std::slice::from_ref(&device)).expect("a group of one");
+        let part = Tensor::arange(0f32, 1000.0, &device).expect("part");
+        let part = part.to_dtype(DType::F32).expect("f32");
+        let sums = exchange.sum(vec![part.clone()]).expect("sum");
+        let (found, expected) = (sums[0].to_vec1::<f32>(), part.to_vec1::<f32>());
+        assert_eq!(found.expect("sum"), expected.expect("part"));
+        let other = exchange.sum(vec![part.clone(), part]);
+        assert!(other.is_err(), "one part for each GPU");
+    }
+}

@@ -1,0 +1,135 @@
+//! `baselines`: GRU4Rec and BERT4Rec, trained on the same windows by the same loop as everything else.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::super::settings::Baseline;
+use super::super::stage::Stage;
+use super::super::{Outcome, PipelineError, WorkDir};
+use super::{Context, Training, input_hash, seeded, to_json, vocabulary_hash};
+use crate::model::baseline::{Bert4Rec, Gru4Rec};
+use crate::model::{ModelFileError, SequentialModel};
+use crate::train::replicas::Replica;
+use crate::train::{Cloze, CrossEntropy, Objective, TrainSettings};
+
+/// Runs the stage of each baseline that the settings name.
+///
+/// # Errors
+/// No dataset, or training that fails.
+pub fn run(context: &Context<'_>) -> Result<Vec<Outcome>, PipelineError> {
+    (context.settings.baselines.models.iter())
+        .map(|baseline| match baseline {
+            Baseline::Gru4Rec => gru4rec(context),
+            Baseline::Bert4Rec => bert4rec(context),
+        })
+        .collect()
+}
+
+/// Reads what [`run`] left in `dir`.
+///
+/// # Errors
+/// Files that are not as they were left.
+pub(super) fn load(
+    context: &Context<'_>,
+    baseline: Baseline,
+    dir: &Path,
+) -> Result<Box<dyn SequentialModel>, ModelFileError> {
+    Ok(match baseline {
+        Baseline::Gru4Rec => Box::new(Gru4Rec::load(dir, &context.device)?),
+        Baseline::Bert4Rec => Box::new(Bert4Rec::load(dir, &context.device)?),
+    })
+}
+
+fn gru4rec(context: &Context<'_>) -> Result<Outcome, PipelineError> {
+    let section = &context.settings.baselines.gru4rec;
+    let (items, seed) = (items(context)?, context.settings.seed);
+    let make = |context: &Context<'_>| {
+        Gru4Rec::new(section.model.clone(), items, seed, &context.device).map_err(Into::into)
+    };
+    let objective = CrossEntropy::default();
+    let job = Job {
+        baseline: Baseline::Gru4Rec,
+        section: to_json(section)?,
+        train: &section.train,
+        objective: &objective,
+        dir: context.work.baseline(Baseline::Gru4Rec),
+    };
+    job.run(context, make, Gru4Rec::save)
+}
+
+fn bert4rec(context: &Context<'_>) -> Result<Outcome, PipelineError> {
+    let section = &context.settings.baselines.bert4rec;
+    let (items, seed) = (items(context)?, context.settings.seed);
+    let make = |context: &Context<'_>| {
+        Bert4Rec::new(section.model.clone(), items, seed, &context.device).map_err(Into::into)
+    };
+    let objective = Cloze::new(
+        Bert4Rec::mask_row_of(items),
+        section.masked,
+        section.last_only,
+    )?;
+    let job = Job {
+        baseline: Baseline::Bert4Rec,
+        section: to_json(section)?,
+        train: &section.train,
+        objective: &objective,
+        dir: context.work.baseline(Baseline::Bert4Rec),
+    };
+    job.run(context, make, Bert4Rec::save)
+}
+
+fn items(context: &Context<'_>) -> Result<usize, PipelineError> {
+    Ok(context.dataset()?.0.num_items())
+}
+
+/// The training of one baseline.
+struct Job<'a> {
+    baseline: Baseline,
+    section: Value,
+    train: &'a TrainSettings,
+    objective: &'a dyn Objective,
+    dir: PathBuf,
+}
+
+impl Job<'_> {
+    fn run<M: SequentialModel>(
+        self,
+        context: &Context<'_>,
+        make: impl Fn(&Context<'_>) -> Result<M, PipelineError>,
+        save: impl Fn(&M, &Path, &str, Value) -> Result<(), ModelFileError>,
+    ) -> Result<Outcome, PipelineError> {
+        let name = self.baseline.folder();
+        let dataset_dir = WorkDir::finished(context.work.dataset(), "prepare")?;
+        let seed = context.settings.seed;
+        let stage = Stage {
+            name,
+            dir: self.dir,
+            settings: serde_json::json!({ name: self.section, "seed": seed }),
+            inputs: BTreeMap::from([("dataset".to_owned(), input_hash(&dataset_dir)?)]),
+        };
+        stage.run(context.force, context.reporter, |dir| {
+            let (dataset, _) = context.dataset()?;
+            let models = context.on_each_device(make)?;
+            let train = seeded(self.train, context);
+            let training = Training {
+                label: name,
+                settings: &train,
+                identity: format!("{} {:?}", stage.settings, stage.inputs),
+                dir,
+                dataset: &dataset,
+            };
+            let objective = self.objective;
+            let replicas: Vec<Replica<'_>> = (models.iter())
+                .map(|model| Replica { model, objective })
+                .collect();
+            let figures = to_json(&training.fit(context, &replicas)?)?;
+            let provenance = serde_json::json!({
+                "settings": stage.settings, "inputs": stage.inputs, "figures": figures,
+            });
+            save(&models[0], dir, &vocabulary_hash(context)?, provenance)?;
+            Ok(figures)
+        })
+    }
+}

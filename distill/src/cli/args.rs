@@ -79,6 +79,8 @@ pub enum Command {
     Blend(Blend),
     /// Distil the teacher into a student of a few layers
     Distill(Distill),
+    /// Answer one question about the student by training it several times
+    Study(Study),
     /// Compare the student with everything simpler
     Evaluate(Evaluate),
     /// Write the bundle that slmrec-run and apps load
@@ -284,6 +286,48 @@ pub struct Blend {
     /// table or json
     #[arg(long, value_enum, default_value_t)]
     pub format: OutputFormat,
+}
+
+/// `study`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  slmrec-distill study depth --values 1,2,4\n  slmrec-distill study losses\n  slmrec-distill study blocks --values 2,4 --format json\n\nThe earlier stages must have run. A study that was cut goes on with the same command."
+)]
+pub struct Study {
+    /// The question
+    #[arg(value_enum)]
+    pub question: StudyQuestion,
+    /// Depths or numbers of blocks to try [default: 1,2,4]
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub values: Vec<NonZeroUsize>,
+    /// Which targets are ranked. The test targets are for the last table, not for choices
+    #[arg(long, value_enum, default_value_t = StudySplit::Validation)]
+    pub split: StudySplit,
+    /// table or json
+    #[arg(long, value_enum, default_value_t)]
+    pub format: OutputFormat,
+}
+
+/// What a study asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum StudyQuestion {
+    /// How deep must the student be?
+    Depth,
+    /// What does each term of the objective add?
+    Losses,
+    /// How many blocks should be aligned?
+    Blocks,
+    /// Who should teach by logits: nobody, the decoder, or the blend?
+    Teacher,
+}
+
+/// The targets of a study.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum StudySplit {
+    /// The item before the last of each user.
+    Validation,
+    /// The last item of each user.
+    Test,
 }
 
 /// The objective of `distill`, which decides what is asked of the teacher.

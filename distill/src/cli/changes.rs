@@ -43,6 +43,7 @@ impl Changes {
                 changes.flag("plan.calibrate", args.no_calibration, false);
             }
             Command::Run(_)
+            | Command::Study(_)
             | Command::Prior(_)
             | Command::Fetch(_)
             | Command::Settings

@@ -10,6 +10,7 @@ mod fetch;
 mod print;
 mod prior;
 mod reporter;
+mod study;
 mod verify_resume;
 
 use std::path::{Path, PathBuf};
@@ -97,7 +98,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<()> {
 /// speaks for all stages: the shape around the layers, the prompt, the base and the seed.
 fn inherited(cli: &Cli) -> anyhow::Result<Vec<(String, toml::Value)>> {
     let inherits = match &cli.command {
-        Command::Distill(_) => true,
+        Command::Distill(_) | Command::Study(_) => true,
         Command::VerifyResume(args) => args.own && args.stage == TrainingStage::Distill,
         Command::Teach(teach) => teach.cache_states,
         _ => false,
@@ -136,6 +137,7 @@ fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
             }
             print::trained("student", &stages::distill::run(context)?)
         }
+        Command::Study(args) => study::run(args, context),
         Command::Evaluate(args) => {
             print::comparison(&stages::evaluate::run(context)?.0, args.format)
         }

@@ -10,6 +10,7 @@
 //!   gru4rec/      baselines    GRU4Rec; BERT4Rec in bert4rec/
 //!   ce-only/      distill      the student's shape trained without the teacher
 //!   student/      distill      checkpoint
+//!   studies/      study        students of other settings
 //!   evaluation/   evaluate     comparison.json, comparison.txt
 //! ```
 //! Beside its output every stage leaves `stage.json`: settings, seed, input hashes, output hashes,

@@ -13,13 +13,37 @@ pub const DEFAULT_WORK_DIR: &str = "slmrec-work";
 #[derive(Clone, Debug)]
 pub struct WorkDir {
     root: PathBuf,
+    /// Where the student of a study is trained; it shares everything else.
+    variant: Option<PathBuf>,
 }
 
 impl WorkDir {
     /// The work directory at `root`; nothing is created yet.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self {
+            root: root.into(),
+            variant: None,
+        }
+    }
+
+    /// The same work directory, but for the students of a study's variant.
+    #[must_use]
+    pub fn study(&self, study: &str, variant: &str) -> Self {
+        Self {
+            root: self.root.clone(),
+            variant: Some(self.studies().join(study).join(variant)),
+        }
+    }
+
+    /// Outputs of `study`.
+    #[must_use]
+    pub fn studies(&self) -> PathBuf {
+        self.root.join("studies")
+    }
+
+    fn students(&self) -> &Path {
+        self.variant.as_deref().unwrap_or(&self.root)
     }
 
     /// The directory itself.
@@ -79,13 +103,13 @@ impl WorkDir {
     /// The student's shape trained without the teacher.
     #[must_use]
     pub fn ce_only(&self) -> PathBuf {
-        self.root.join("ce-only")
+        self.students().join("ce-only")
     }
 
     /// Output of `distill`.
     #[must_use]
     pub fn student(&self) -> PathBuf {
-        self.root.join("student")
+        self.students().join("student")
     }
 
     /// Output of `evaluate`.

@@ -10,6 +10,7 @@ pub mod plan;
 pub mod prepare;
 pub mod pretrain;
 pub mod prior;
+pub mod study;
 pub mod teach;
 
 use std::path::{Path, PathBuf};
@@ -83,17 +84,25 @@ impl<'a> Context<'a> {
     ) -> Result<Vec<T>, PipelineError> {
         let mut made = vec![make(self)?];
         for device in &self.others {
-            made.push(make(&Self {
-                settings: self.settings.clone(),
-                cache_dir: self.cache_dir.clone(),
-                program_dir: self.program_dir.clone(),
-                work: self.work.clone(),
-                device: device.clone(),
-                others: Vec::new(),
-                ..*self
-            })?);
+            let mut there = self.with(self.settings.clone(), self.work.clone());
+            there.device = device.clone();
+            there.others = Vec::new();
+            made.push(make(&there)?);
         }
         Ok(made)
+    }
+
+    /// The same devices with other settings and another work directory.
+    fn with(&self, settings: PipelineSettings, work: WorkDir) -> Self {
+        Self {
+            settings,
+            work,
+            cache_dir: self.cache_dir.clone(),
+            program_dir: self.program_dir.clone(),
+            device: self.device.clone(),
+            others: self.others.clone(),
+            ..*self
+        }
     }
 
     /// The work directory.

@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod batch;
+pub mod bert;
 pub mod blend;
 pub mod checkpoint;
 mod decoder_layer;
@@ -21,6 +22,7 @@ pub mod sasrec;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod text_encoder;
 pub mod weights_file;
 
 use candle_core::{Result, Tensor};
@@ -36,6 +38,7 @@ pub use lora::{BodyTraining, LoraSettings, TargetModule};
 pub use parameters::Parameters;
 pub use recommender::{BodyDtype, LlmRecommender, LlmSettings};
 pub use sasrec::{SasRec, SasRecError, SasRecSettings};
+pub use text_encoder::TextEncoder;
 
 /// What a forward pass leaves behind.
 #[derive(Debug)]

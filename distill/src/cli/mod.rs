@@ -121,7 +121,13 @@ fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
     match command {
         Command::Prepare(_) => print::prepared(&stages::prepare::run(context)?),
         Command::Prior(args) => prior::run(args, context),
-        Command::Pretrain(_) => print::trained("SASRec", &stages::pretrain::run(context)?),
+        Command::Pretrain(_) => {
+            print::trained("SASRec", &stages::pretrain::run(context)?)?;
+            match stages::pretrain::run_with_titles(context)? {
+                Some([_, trained]) => print::trained("SASRec with titles", &trained),
+                None => Ok(()),
+            }
+        }
         Command::Teach(args) if args.cache_states => cache_states::run(args, context),
         Command::Teach(_) => print::trained("teacher", &stages::teach::run(context)?),
         Command::Blend(args) => print::blended(&stages::blend::run(context)?.1, args.format),

@@ -30,15 +30,7 @@ impl TextEncoder {
     /// # Errors
     /// Files that are missing or damaged, or a model that is no BERT of the kind that is supported.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelFileError> {
-        let path = dir.join(CONFIG_FILE);
-        let config: BertConfig = read_json(&path)?;
-        if let Some(fault) = config.fault() {
-            return Err(ModelFileError::Unsupported {
-                path,
-                what: fault,
-                hint: "choose a BERT with exact GELU and absolute positions, such as all-MiniLM-L6-v2",
-            });
-        }
+        let config = Self::config(dir)?;
         let path = dir.join(WEIGHTS_FILE);
         let mut weights = WeightsFile::open(&path)?;
         let tensor = |name: &str, shape: &[usize]| {
@@ -53,6 +45,23 @@ impl TextEncoder {
             tokenizer: tokenizer(&dir.join(TOKENIZER_FILE), most)?,
             bert,
         })
+    }
+
+    /// Reads `config.json` of a directory.
+    ///
+    /// # Errors
+    /// As [`Self::load`], for this file.
+    pub fn config(dir: &Path) -> Result<BertConfig, ModelFileError> {
+        let path = dir.join(CONFIG_FILE);
+        let config: BertConfig = read_json(&path)?;
+        match config.fault() {
+            None => Ok(config),
+            Some(fault) => Err(ModelFileError::Unsupported {
+                path,
+                what: fault,
+                hint: "choose a BERT with exact GELU and absolute positions, such as all-MiniLM-L6-v2",
+            }),
+        }
     }
 
     /// Size of the vectors.

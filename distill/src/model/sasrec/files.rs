@@ -1,23 +1,25 @@
-//! SASRec on disk: `model.safetensors` with the parameters' names, and `config.json`, written last,
-//! with the settings and the hash of the weights.
+//! SASRec on disk: `model.safetensors` with the parameters' names (and the vectors of the titles, where
+//! it has them), and `config.json`, written last, with the settings and the hash of the weights.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use candle_core::safetensors::Load as _;
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::SafeTensors;
 use serde::{Deserialize, Serialize};
 use slmrec_core::{atomic, hash};
 
-use super::{SasRec, SasRecSettings, shapes};
+use super::{MAX_SIZE, SasRec, SasRecSettings, shapes};
 use crate::model::Parameters;
 
 /// Name of the description.
 pub const CONFIG_FILE: &str = "config.json";
 /// Name of the weights.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// Name of the titles' vectors among the weights.
+const TITLE_VECTORS: &str = "title_vectors";
 /// Version of the directory's layout.
 const FORMAT_VERSION: u32 = 1;
 
@@ -67,6 +69,9 @@ pub struct SasRecConfig {
     pub settings: SasRecSettings,
     /// Number of items N.
     pub items: usize,
+    /// Size of the vectors of the titles, where items have them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title_size: Option<usize>,
     /// SHA-256 of `model.safetensors`.
     pub weights_sha256: String,
     /// SHA-256 of the dataset's `vocabulary.json`, so that rows cannot be mixed up.
@@ -94,7 +99,9 @@ impl SasRec {
             _ => {}
         }
         let weights_path = dir.join(WEIGHTS_FILE);
+        let titles = self.titles.as_ref().map(|titles| titles.vectors());
         let tensors = self.parameters.iter().map(|(n, v)| (n, v.as_tensor()));
+        let tensors = tensors.chain(titles.map(|vectors| (TITLE_VECTORS, vectors)));
         let weights = safetensors::serialize(tensors, None)
             .map_err(|e| io_error(&weights_path, io::Error::other(e)))?;
         atomic::write(&weights_path, &weights).map_err(|e| io_error(&weights_path, e))?;
@@ -102,6 +109,7 @@ impl SasRec {
             format_version: FORMAT_VERSION,
             settings: self.settings.clone(),
             items: self.num_items,
+            title_size: titles.map(|vectors| vectors.dims()[1]),
             weights_sha256: hash::sha256_hex(&weights),
             vocabulary_sha256: vocabulary_sha256.to_owned(),
             provenance,
@@ -127,6 +135,10 @@ impl SasRec {
             return Err(content(&config_path, &expected, found));
         }
         config.settings.check()?;
+        if let Some(size) = config.title_size.filter(|s| !(1..=MAX_SIZE).contains(s)) {
+            let expected = format!("a title_size of 1..={MAX_SIZE}");
+            return Err(content(&config_path, &expected, size.to_string()));
+        }
         let weights_path = dir.join(WEIGHTS_FILE);
         let weights = fs::read(&weights_path).map_err(|e| io_error(&weights_path, e))?;
         let found = hash::sha256_hex(&weights);
@@ -134,26 +146,30 @@ impl SasRec {
             let expected = format!("SHA-256 {}", config.weights_sha256);
             return Err(content(&weights_path, &expected, found));
         }
-        let parameters = read_parameters(&weights_path, &weights, &config, device)?;
-        let model = Self::from_parameters(config.settings.clone(), config.items, parameters)?;
+        let (parameters, titles) = read_weights(&weights_path, &weights, &config, device)?;
+        let settings = config.settings.clone();
+        let model = Self::from_parameters(settings, config.items, parameters, titles)?;
         Ok((model, config))
     }
 }
 
-fn read_parameters(
+/// The parameters, and the vectors of the titles where there are any.
+fn read_weights(
     path: &Path,
     bytes: &[u8],
     config: &SasRecConfig,
     device: &Device,
-) -> Result<Parameters, SasRecError> {
+) -> Result<(Parameters, Option<Tensor>), SasRecError> {
     let stored = SafeTensors::deserialize(bytes)
         .map_err(|e| content(path, "a safetensors file", e.to_string()))?;
-    let expected = shapes(&config.settings, config.items);
+    let mut expected = shapes(&config.settings, config.items, config.title_size);
+    let titles = (config.title_size).map(|size| vec![config.items.saturating_add(1), size]);
+    expected.extend(titles.map(|shape| (TITLE_VECTORS.to_owned(), shape)));
     if stored.len() != expected.len() {
         let expected = format!("{} tensors", expected.len());
         return Err(content(path, &expected, stored.len().to_string()));
     }
-    let mut parameters = Parameters::default();
+    let (mut parameters, mut titles) = (Parameters::default(), None);
     for (name, shape) in expected {
         let view = stored
             .tensor(&name)
@@ -163,9 +179,14 @@ fn read_parameters(
             let found = format!("{:?} {:?}", view.dtype(), view.shape());
             return Err(content(path, &expected, found));
         }
-        parameters.insert(name, &view.load(device)?)?;
+        let value = view.load(device)?;
+        if name == TITLE_VECTORS {
+            titles = Some(value);
+        } else {
+            parameters.insert(name, &value)?;
+        }
     }
-    Ok(parameters)
+    Ok((parameters, titles))
 }
 
 fn io_error(path: &Path, source: io::Error) -> SasRecError {

@@ -15,8 +15,8 @@ use crate::plan::PlanSettings;
 
 pub use device::DeviceChoice;
 pub use sections::{
-    BlendStage, DistillStage, EvaluateStage, ExportStage, LayerChoice, PrepareStage, PretrainStage,
-    PriorStage, StudentStart, TeachStage, TeacherChoice, TeacherStatesChoice,
+    BlendStage, DistillStage, EvaluateStage, ExportStage, ItemSource, LayerChoice, PrepareStage,
+    PretrainStage, PriorStage, StudentStart, TeachStage, TeacherChoice, TeacherStatesChoice,
 };
 
 /// All settings of all stages.

@@ -53,14 +53,20 @@ impl TextEncoder {
     /// As [`Self::load`], for this file.
     pub fn config(dir: &Path) -> Result<BertConfig, ModelFileError> {
         let path = dir.join(CONFIG_FILE);
-        let config: BertConfig = read_json(&path)?;
+        let json: serde_json::Value = read_json(&path)?;
+        let unsupported = |what| ModelFileError::Unsupported {
+            path: path.clone(),
+            what,
+            hint: "choose a BERT with exact GELU and absolute positions, such as all-MiniLM-L6-v2",
+        };
+        if json["model_type"] != "bert" {
+            return Err(unsupported(format!("model_type {}", json["model_type"])));
+        }
+        let config: BertConfig =
+            serde_json::from_value(json).map_err(ModelFileError::json(&path))?;
         match config.fault() {
             None => Ok(config),
-            Some(fault) => Err(ModelFileError::Unsupported {
-                path,
-                what: fault,
-                hint: "choose a BERT with exact GELU and absolute positions, such as all-MiniLM-L6-v2",
-            }),
+            Some(fault) => Err(unsupported(fault)),
         }
     }
 

@@ -152,7 +152,9 @@ fn gives_a_teacher_its_items(folder: &Path) {
     let work = folder.join("slmrec-work");
     let table = |dir: &str| {
         let (model, _) = SasRec::load(&work.join(dir), &Device::Cpu).expect("SASRec");
-        let items = model.item_embeddings().and_then(|items| items.to_vec2::<f32>());
+        let items = model
+            .item_embeddings()
+            .and_then(|items| items.to_vec2::<f32>());
         items.expect("items")
     };
     let path = work.join("teacher/recommender.safetensors");

@@ -80,6 +80,30 @@ pub struct SasRecConfig {
     pub provenance: serde_json::Value,
 }
 
+impl SasRecConfig {
+    /// Reads a directory's description alone and checks it: version, settings.
+    ///
+    /// # Errors
+    /// [`SasRecError`] for whatever is not as [`SasRec::save`] left it.
+    pub fn read(dir: &Path) -> Result<Self, SasRecError> {
+        let path = dir.join(CONFIG_FILE);
+        let json = fs::read(&path).map_err(|e| io_error(&path, e))?;
+        let config: Self = serde_json::from_slice(&json)
+            .map_err(|e| content(&path, "a SASRec description", e.to_string()))?;
+        if config.format_version != FORMAT_VERSION {
+            let expected = format!("format version {FORMAT_VERSION}");
+            let found = config.format_version.to_string();
+            return Err(content(&path, &expected, found));
+        }
+        config.settings.check()?;
+        if let Some(size) = config.title_size.filter(|s| !(1..=MAX_SIZE).contains(s)) {
+            let expected = format!("a title_size of 1..={MAX_SIZE}");
+            return Err(content(&path, &expected, size.to_string()));
+        }
+        Ok(config)
+    }
+}
+
 impl SasRec {
     /// Writes the directory: weights first, `config.json` last, each atomically.
     ///
@@ -125,20 +149,7 @@ impl SasRec {
     /// # Errors
     /// [`SasRecError`] for whatever is not as [`SasRec::save`] left it.
     pub fn load(dir: &Path, device: &Device) -> Result<(Self, SasRecConfig), SasRecError> {
-        let config_path = dir.join(CONFIG_FILE);
-        let json = fs::read(&config_path).map_err(|e| io_error(&config_path, e))?;
-        let config: SasRecConfig = serde_json::from_slice(&json)
-            .map_err(|e| content(&config_path, "a SASRec description", e.to_string()))?;
-        if config.format_version != FORMAT_VERSION {
-            let expected = format!("format version {FORMAT_VERSION}");
-            let found = config.format_version.to_string();
-            return Err(content(&config_path, &expected, found));
-        }
-        config.settings.check()?;
-        if let Some(size) = config.title_size.filter(|s| !(1..=MAX_SIZE).contains(s)) {
-            let expected = format!("a title_size of 1..={MAX_SIZE}");
-            return Err(content(&config_path, &expected, size.to_string()));
-        }
+        let config = SasRecConfig::read(dir)?;
         let weights_path = dir.join(WEIGHTS_FILE);
         let weights = fs::read(&weights_path).map_err(|e| io_error(&weights_path, e))?;
         let found = hash::sha256_hex(&weights);

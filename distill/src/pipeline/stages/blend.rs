@@ -122,8 +122,7 @@ fn train_members(context: &Context<'_>) -> Result<Vec<Outcome>, PipelineError> {
                 .into(),
         ));
     };
-    let (vectors, encoded) = titles::run(context, encoder)?;
-    trainings.push(encoded);
+    let (vectors, _) = titles::run(context, encoder)?;
     for number in 1..=section.more_sasrecs_with_titles {
         let sasrec = Sasrec {
             name: "blend-sasrec-titles",

@@ -8,7 +8,7 @@ use super::super::{Outcome, PipelineError, WorkDir};
 use super::plan::{self, TrainingRun};
 use super::titles::{self, TitleVectors};
 use super::{Context, Training, input_hash, to_json, vocabulary_hash};
-use crate::model::sasrec::SasRec;
+use crate::model::sasrec::{SasRec, SasRecConfig};
 use crate::train::replicas::Replica;
 use crate::train::{CrossEntropy, TrainSettings};
 
@@ -53,8 +53,7 @@ pub(super) fn with_titles(context: &Context<'_>) -> Result<Option<PathBuf>, Pipe
     let Ok(dir) = WorkDir::finished(context.work.sasrec_titles(), WITH_TITLES) else {
         return Ok(None);
     };
-    let (_, config) = SasRec::load(&dir, &context.device)?;
-    let there = config.vocabulary_sha256 == vocabulary_hash(context)?;
+    let there = SasRecConfig::read(&dir)?.vocabulary_sha256 == vocabulary_hash(context)?;
     if !there {
         context
             .reporter

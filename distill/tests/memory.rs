@@ -230,6 +230,28 @@ impl Case {
     }
 }
 
+/// SASRec with titles, alike but for vectors of size 48 beside its items.
+fn compare_with_titles(report: &mut Report, shape: &SasRecSettings, data: &TrainingData) {
+    let vectors = Tensor::ones((ITEMS + 1, 48), DType::F32, &Device::Cpu).expect("vectors");
+    let model = SasRec::with_titles(shape.clone(), &vectors, 1, &Device::Cpu).expect("SASRec");
+    let run = SasRecRun {
+        settings: shape,
+        items: ITEMS as u64,
+        title_size: Some(48),
+        batch_size: BATCH as u64,
+        targets: Targets::All,
+        work: Work::of(data, BATCH, 1),
+    };
+    let trained = model.parameters().count() as u64;
+    assert_eq!(run.parameters().trainable, trained);
+    let memory = run.memory();
+    let planned = memory.optimizer + memory.activations + memory.loss;
+    let counted = step(&model, &CrossEntropy::default(), data);
+    report.compare("SASRec with titles, step", planned, counted);
+    let what = "SASRec with titles, validation";
+    report.compare(what, memory.validation, validation(&model));
+}
+
 #[test]
 fn the_plan_is_near_what_is_counted() {
     // The threads of the matrix products keep buffers of their own from the first use on.
@@ -251,6 +273,7 @@ fn the_plan_is_near_what_is_counted() {
     let run = SasRecRun {
         settings: &shape,
         items: ITEMS as u64,
+        title_size: None,
         batch_size: BATCH as u64,
         targets: Targets::All,
         work: Work::of(&data, BATCH, 1),
@@ -261,6 +284,7 @@ fn the_plan_is_near_what_is_counted() {
     let counted = step(&model, &CrossEntropy::default(), &data);
     report.compare("SASRec, step", planned, counted);
     report.compare("SASRec, validation", memory.validation, validation(&model));
+    compare_with_titles(&mut report, &shape, &data);
     let sampled = TrainSettings {
         catalog_loss: CatalogLoss::Sampled(SampledSoftmax {
             negatives: 32,

@@ -1,6 +1,8 @@
-//! The real SmolLM2 weights against transformers' numbers (`reference/smollm2.py`).
+//! The real weights of SmolLM2 and all-MiniLM-L6-v2 against transformers' numbers
+//! (`reference/smollm2.py`, `reference/bert.py`).
 //!
-//! The weights' path comes in `SLMREC_TEST_GGUF`, which `cargo xtask test` sets after fetching them.
+//! Their paths come in `SLMREC_TEST_GGUF` and `SLMREC_TEST_MINILM`, which `cargo xtask test` sets after
+//! fetching them.
 //! With `SLMREC_TEST_CHECKPOINT` set to a folder, a checkpoint is left there for
 //! `reference/load_checkpoint.py`.
 
@@ -15,7 +17,7 @@ use slmrec_distill::model::llama::LlamaBody;
 use slmrec_distill::model::ops::attention::Segments;
 use slmrec_distill::model::{
     BodyTraining, CheckpointInfo, LayerSelection, LlmRecommender, LlmSettings, LoraSettings, Mode,
-    PretrainedBase, PromptText, SequentialModel, write_checkpoint,
+    PretrainedBase, PromptText, SequentialModel, TextEncoder, write_checkpoint,
 };
 
 /// Mean over a few dozen tokens, 30 layers in f32. The wrong rotary form is off by 0.4.
@@ -101,6 +103,58 @@ fn real_weights_make_sentences_as_likely_as_transformers_finds_them() {
             sentence.nll_per_token
         );
     }
+}
+
+#[derive(Deserialize)]
+struct Titles {
+    titles: Vec<Title>,
+    cosines: Vec<Vec<f32>>,
+}
+
+#[derive(Deserialize)]
+struct Title {
+    text: String,
+    tokens: Vec<u32>,
+    first_values: Vec<f32>,
+}
+
+#[test]
+fn real_weights_put_titles_where_transformers_puts_them() {
+    let dir = std::env::var_os("SLMREC_TEST_MINILM")
+        .expect("SLMREC_TEST_MINILM names all-MiniLM-L6-v2's folder (cargo xtask test sets it)");
+    let encoder = TextEncoder::load(Path::new(&dir), &Device::Cpu).expect("encoder");
+    let golden = include_str!("../reference/golden/minilm.json");
+    let golden: Titles = serde_json::from_str(golden).expect("golden numbers");
+    let texts: Vec<&str> = golden.titles.iter().map(|t| t.text.as_str()).collect();
+    let vectors = encoder.encode(&texts).expect("vectors");
+    let rows: Vec<Vec<f32>> = vectors.to_vec2().expect("rows");
+    let near = |found: f32, expected: f32| (found - expected).abs() < 1e-5;
+    for (title, row) in golden.titles.iter().zip(&rows) {
+        let tokens = encoder.tokens(&title.text).expect("tokens");
+        assert_eq!(tokens, title.tokens, "{}", title.text);
+        assert_eq!(row.len(), 384);
+        for (found, expected) in row.iter().zip(&title.first_values) {
+            assert!(
+                near(*found, *expected),
+                "{}: {found}, {expected}",
+                title.text
+            );
+        }
+    }
+    let cosines = vectors
+        .t()
+        .and_then(|t| vectors.matmul(&t)?.to_vec2::<f32>());
+    let cosines = cosines.expect("cosines");
+    for (found, expected) in cosines
+        .iter()
+        .flatten()
+        .zip(golden.cosines.iter().flatten())
+    {
+        assert!(near(*found, *expected), "{found}, {expected}");
+    }
+    let long = encoder.tokens(&"stapler ".repeat(1000)).expect("tokens");
+    assert_eq!(long.len(), 256, "what is too long is cut");
+    assert_eq!(long.last(), Some(&102), "and ends as every text does");
 }
 
 #[test]

@@ -45,6 +45,7 @@ enum Step {
 
 /// Where the tests on real weights find them.
 const WEIGHTS_VARIABLE: &str = "SLMREC_TEST_GGUF";
+const ENCODER_VARIABLE: &str = "SLMREC_TEST_MINILM";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let steps = chosen_steps(arguments);
@@ -100,6 +101,7 @@ fn run_step(step: Step, library: &Path, fast: bool, counts: &mut Counts) -> Resu
             cargo.args(["--lib", "--bins", "--tests"]);
             if fast {
                 cargo.env_remove(WEIGHTS_VARIABLE);
+                cargo.env_remove(ENCODER_VARIABLE);
                 eprintln!("--fast: tests on real weights do not run");
                 cargo.args(["--", "--skip", "real_weights"]);
             } else {
@@ -108,9 +110,12 @@ fn run_step(step: Step, library: &Path, fast: bool, counts: &mut Counts) -> Resu
                 let mut build = workspace::cargo();
                 build.args(["test", "--workspace", "--locked", "--no-run"]);
                 process::run(build.args(["--lib", "--bins", "--tests"]))?;
-                let weights = fetch_weights()?;
-                eprintln!("{WEIGHTS_VARIABLE}={}", weights.display());
-                cargo.env(WEIGHTS_VARIABLE, weights);
+                let weights = fetch("smollm2-135m", weights_in)?;
+                let encoder = fetch("minilm", folder_in)?;
+                for (name, path) in [(WEIGHTS_VARIABLE, weights), (ENCODER_VARIABLE, encoder)] {
+                    eprintln!("{name}={}", path.display());
+                    cargo.env(name, path);
+                }
             }
             run_tests(&mut cargo, counts)
         }
@@ -132,12 +137,13 @@ struct Fetched {
     files: Vec<PathBuf>,
 }
 
-/// Fetches the real weights with the product's own program, which the tests' build has left.
-fn fetch_weights() -> Result<PathBuf> {
+/// Fetches real weights with the product's own program, which the tests' build has left; `path`
+/// finds what is wanted in what it prints.
+fn fetch(name: &str, path: fn(&str) -> Result<PathBuf>) -> Result<PathBuf> {
     let program = format!("debug/slmrec-distill{}", env::consts::EXE_SUFFIX);
     let mut fetch = Command::new(workspace::target_dir().join(program));
-    fetch.args(["fetch", "smollm2-135m", "--format", "json"]);
-    weights_in(&process::stdout_of(&mut fetch)?)
+    fetch.args(["fetch", name, "--format", "json"]);
+    path(&process::stdout_of(&mut fetch)?)
         .with_context(|| format!("stdout of `{}`", process::display(&fetch)))
 }
 
@@ -147,6 +153,11 @@ fn weights_in(json: &str) -> Result<PathBuf> {
     let file = fetched.files.iter().find(is_gguf);
     let file = file.context("no .gguf file among \"files\"")?;
     Ok(workspace::root().join(&fetched.dir).join(file))
+}
+
+fn folder_in(json: &str) -> Result<PathBuf> {
+    let fetched: Fetched = serde_json::from_str(json)?;
+    Ok(workspace::root().join(fetched.dir))
 }
 
 /// Passes the output on and adds its counts up.
@@ -235,6 +246,7 @@ mod tests {
         let json =
             r#"{"name": "m", "dir": "/w/m", "files": ["LICENSE", "m.gguf"], "licence": "x"}"#;
         assert_eq!(weights_in(json).expect("found"), Path::new("/w/m/m.gguf"));
+        assert_eq!(folder_in(json).expect("found"), Path::new("/w/m"));
         assert!(weights_in(r#"{"dir": "/w", "files": ["LICENSE"]}"#).is_err());
         assert!(weights_in("").is_err());
     }

@@ -7,7 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::pipeline::settings::{
-    Baseline, DeviceChoice, LayerChoice, StudentStart, TeacherChoice, TeacherStatesChoice,
+    Baseline, DeviceChoice, ItemSource, LayerChoice, StudentStart, TeacherChoice,
+    TeacherStatesChoice,
 };
 use crate::train::teacher_cache::FillPart;
 
@@ -198,8 +199,14 @@ pub struct PriorUpdate {
 
 /// `pretrain`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: slmrec-distill pretrain --epochs 20")]
+#[command(after_help = "Examples:\n  \
+    slmrec-distill pretrain --epochs 20\n  \
+    slmrec-distill pretrain --titles minilm     # after `slmrec-distill fetch minilm`")]
 pub struct Pretrain {
+    /// Also train a SASRec whose items have their titles, by this text encoder: a fetched name such
+    /// as minilm, or the folder of a BERT
+    #[arg(long, value_name = "ENCODER")]
+    pub titles: Option<PathBuf>,
     /// Most passes over the data
     #[arg(long)]
     pub epochs: Option<usize>,
@@ -228,6 +235,9 @@ pub struct Teach {
     /// Which layers of the base
     #[arg(long, value_enum)]
     pub layer_choice: Option<LayerChoice>,
+    /// Whose item embeddings teacher and student begin with
+    #[arg(long, value_enum)]
+    pub item_embeddings: Option<ItemSource>,
     /// Where the user vector is read: item or response
     #[arg(long)]
     pub readout: Option<String>,
@@ -243,7 +253,7 @@ pub struct Teach {
     /// Train nothing: store the states of the finished teacher that `distill` with the same
     /// settings reads
     #[arg(long, conflicts_with_all = [
-        "base", "layers", "layer_choice", "readout", "max_history", "epochs", "learning_rate",
+        "base", "layers", "layer_choice", "item_embeddings", "readout", "max_history", "epochs", "learning_rate",
     ])]
     pub cache_states: bool,
     /// With --cache-states: of the later `distill`, which of the teacher's states it reads.
@@ -280,6 +290,12 @@ pub struct Blend {
     /// How many SASRecs beside that of `pretrain`, each with a seed of its own
     #[arg(long)]
     pub more_sasrecs: Option<usize>,
+    /// How many more SASRecs with titles, each with a seed of its own
+    #[arg(long)]
+    pub more_sasrecs_with_titles: Option<usize>,
+    /// The text encoder of the SASRecs with titles
+    #[arg(long, value_name = "ENCODER")]
+    pub titles: Option<PathBuf>,
     /// Leave the decoder of `teach` out
     #[arg(long)]
     pub no_decoder: bool,
@@ -439,7 +455,7 @@ pub struct Run {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  slmrec-distill fetch ml-100k\n  slmrec-distill fetch smollm2-135m\n  \
-    slmrec-distill fetch --list"
+    slmrec-distill fetch minilm\n  slmrec-distill fetch --list"
 )]
 pub struct Fetch {
     /// What to fetch

@@ -33,6 +33,9 @@ impl Changes {
             Command::Baselines(args) => changes.baselines(args),
             Command::Blend(args) => {
                 changes.integer("blend.more_sasrecs", args.more_sasrecs);
+                let titled = args.more_sasrecs_with_titles;
+                changes.integer("blend.more_sasrecs_with_titles", titled);
+                changes.path("pretrain.titles", args.titles.as_deref());
                 changes.flag("blend.decoder", args.no_decoder, false);
             }
             Command::Distill(args) => changes.distill(args),
@@ -67,6 +70,7 @@ impl Changes {
     }
 
     fn pretrain(&mut self, args: &Pretrain) {
+        self.path("pretrain.titles", args.titles.as_deref());
         self.integer("pretrain.train.epochs", args.epochs);
         self.float("pretrain.train.learning_rate", args.learning_rate);
     }
@@ -83,6 +87,7 @@ impl Changes {
         self.path("teach.base", args.base.as_deref());
         self.integer("teach.layers", args.layers);
         self.choice("teach.layer_choice", args.layer_choice);
+        self.choice("teach.item_embeddings", args.item_embeddings);
         self.text("model.readout", args.readout.as_deref());
         if args.readout.as_deref() == Some("response") {
             // This readout gives one vector a history, so there is one target.

@@ -122,7 +122,13 @@ fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
     match command {
         Command::Prepare(_) => print::prepared(&stages::prepare::run(context)?),
         Command::Prior(args) => prior::run(args, context),
-        Command::Pretrain(_) => print::trained("SASRec", &stages::pretrain::run(context)?),
+        Command::Pretrain(_) => {
+            print::trained("SASRec", &stages::pretrain::run(context)?)?;
+            match stages::pretrain::run_with_titles(context)? {
+                Some([_, trained]) => print::trained("SASRec with titles", &trained),
+                None => Ok(()),
+            }
+        }
         Command::Baselines(_) => {
             let trained = stages::baselines::run(context)?;
             let names = context.settings.baselines.models.iter();

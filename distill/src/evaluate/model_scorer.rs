@@ -92,7 +92,7 @@ impl Scorer for ModelScorer<'_> {
 }
 
 fn catalog_of(model: &dyn SequentialModel) -> Result<Tensor> {
-    let embeddings = model.item_embeddings().detach(); // [N + 1, D]
+    let embeddings = model.item_embeddings()?.detach(); // [N + 1, D]
     let (rows, _) = embeddings.dims2()?;
     embeddings
         .narrow(0, 1, rows.saturating_sub(1))?
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use crate::evaluate::testing::dataset;
     use crate::evaluate::validation_ndcg;
-    use crate::model::{ModelOutput, Parameters};
+    use crate::model::{ItemTable, ModelOutput, Parameters};
     use candle_core::Device;
     use slmrec_core::dataset::Split;
     use slmrec_core::evaluation::Protocol;
@@ -114,13 +114,18 @@ mod tests {
     /// item itself; padded positions are filled with NaN.
     struct Echo {
         parameters: Parameters,
+        /// Row 0 must never be read as an item.
+        items: Tensor,
         response: bool,
         max_history: usize,
     }
 
     fn echo(response: bool, max_history: usize) -> Echo {
+        let mut rows = vec![9.0f32; 4];
+        rows.extend((0..16).map(|i| if i % 5 == 0 { 1.0 } else { 0.0 }));
         Echo {
             parameters: Parameters::default(),
+            items: Tensor::from_vec(rows, (5, 4), &Device::Cpu).expect("5 x 4"),
             response,
             max_history,
         }
@@ -152,11 +157,8 @@ mod tests {
             })
         }
 
-        fn item_embeddings(&self) -> Tensor {
-            // Row 0 must never be read as an item.
-            let mut rows = vec![9.0f32; 4];
-            rows.extend((0..16).map(|i| if i % 5 == 0 { 1.0 } else { 0.0 }));
-            Tensor::from_vec(rows, (5, 4), &Device::Cpu).expect("5 x 4")
+        fn item_table(&self) -> ItemTable<'_> {
+            (&self.items).into()
         }
 
         fn parameters(&self) -> &Parameters {

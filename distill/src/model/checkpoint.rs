@@ -91,8 +91,7 @@ fn body_config(model: &LlmRecommender) -> LlamaConfig {
 }
 
 fn recommender_config(model: &LlmRecommender, info: &CheckpointInfo) -> RecommenderConfig {
-    let embeddings = model.item_embeddings();
-    let dims = embeddings.dims();
+    let dims = model.item_table().weight.dims();
     RecommenderConfig {
         format_version: FORMAT_VERSION,
         role: info.role.clone(),

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Result, Tensor, TensorId, Var};
+use candle_core::{DType, Device, Result, Tensor, TensorId, Var};
+
+use super::title_projection::TitleProjection;
 
 /// Lookups of one step, made by its forward pass and read after its backward pass.
 #[derive(Debug, Default)]
@@ -37,8 +39,12 @@ impl ItemLookups {
     /// instead of the table.
     ///
     /// # Errors
-    /// A row that the table does not have.
+    /// A row that the table does not have; a table that is computed from what is trained, since the
+    /// gradient would end here.
     pub fn lookup(&self, table: &Tensor, rows: &[u32]) -> Result<Tensor> {
+        if table.track_op() && !table.is_variable() {
+            candle_core::bail!("a lookup in a table that is computed from what is trained");
+        }
         let places = Tensor::new(rows, table.device())?;
         let found = table.detach().index_select(&places, 0)?;
         if !table.track_op() {
@@ -95,11 +101,13 @@ impl ItemLookups {
     }
 }
 
-/// The item embeddings as the loss of a step sees them.
+/// The item embeddings as the loss of a step sees them: a table, and what titles add to it.
 #[derive(Clone, Copy, Debug)]
 pub struct ItemTable<'a> {
     /// `[N + 1, D]`, row 0 for the padding.
     pub weight: &'a Tensor,
+    /// What is added to each row.
+    pub titles: Option<&'a TitleProjection>,
     /// Takes the gradient of single rows; `None` for one dense gradient.
     pub lookups: Option<&'a ItemLookups>,
 }
@@ -108,20 +116,57 @@ impl<'a> From<&'a Tensor> for ItemTable<'a> {
     fn from(weight: &'a Tensor) -> Self {
         Self {
             weight,
+            titles: None,
             lookups: None,
         }
     }
 }
 
-impl ItemTable<'_> {
+impl<'a> ItemTable<'a> {
+    /// The same with other lookups.
+    #[must_use]
+    pub fn with(self, lookups: Option<&'a ItemLookups>) -> Self {
+        Self { lookups, ..self }
+    }
+
+    /// Number of rows N + 1, and D.
+    ///
+    /// # Errors
+    /// A table that is no matrix.
+    pub fn dims(&self) -> Result<(usize, usize)> {
+        self.weight.dims2()
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn device(&self) -> &'a Device {
+        self.weight.device()
+    }
+
+    /// The whole table `[N + 1, D]` with its gradient, dense.
+    ///
+    /// # Errors
+    /// Only what candle reports.
+    pub fn all(&self) -> Result<Tensor> {
+        match self.titles {
+            Some(titles) => self.weight + titles.all()?,
+            None => Ok(self.weight.clone()),
+        }
+    }
+
     /// Some rows `[rows, D]` with their gradient.
     ///
     /// # Errors
     /// A row that the table does not have.
     pub fn rows(&self, rows: &[u32]) -> Result<Tensor> {
-        match self.lookups {
-            Some(lookups) => lookups.lookup(self.weight, rows),
-            None => (self.weight).index_select(&Tensor::new(rows, self.weight.device())?, 0),
+        let places = Tensor::new(rows, self.device())?;
+        let found = match self.lookups {
+            Some(lookups) => lookups.lookup(self.weight, rows)?,
+            None => self.weight.index_select(&places, 0)?,
+        };
+        match self.titles {
+            Some(titles) => found + titles.rows(&places)?,
+            None => Ok(found),
         }
     }
 }
@@ -164,10 +209,7 @@ mod tests {
         let dense = loss(table.as_tensor().into()).backward().expect("backward");
         let dense = dense.get(&table).expect("gradient");
         let lookups = ItemLookups::default();
-        let some = ItemTable {
-            weight: &table,
-            lookups: Some(&lookups),
-        };
+        let some = ItemTable::from(table.as_tensor()).with(Some(&lookups));
         let sparse = loss(some).backward().expect("backward");
         assert!(
             sparse.get(&table).is_none(),
@@ -201,6 +243,44 @@ mod tests {
         assert!(
             lookups.lookup(&table, &[7]).is_err(),
             "there are seven rows"
+        );
+    }
+
+    /// With titles beside the table: both parts get what the dense sum would give them.
+    #[test]
+    fn rows_with_titles_are_those_of_the_sum() {
+        let table = table();
+        let vectors = normal((7, 4), 1.0, 2, DType::F32, &Device::Cpu).expect("vectors");
+        let weight = normal((3, 4), 1.0, 3, DType::F32, &Device::Cpu).expect("weight");
+        let weight = Var::from_tensor(&weight).expect("weight");
+        let titles = TitleProjection::new(&vectors, &weight).expect("fits");
+        let both = ItemTable {
+            titles: Some(&titles),
+            ..table.as_tensor().into()
+        };
+        let sum = both.all().expect("sum");
+        let expected = loss((&sum).into()).backward().expect("backward");
+        let lookups = ItemLookups::default();
+        let found = loss(both.with(Some(&lookups)))
+            .backward()
+            .expect("backward");
+        let rows = lookups
+            .gradient(&table, &found)
+            .expect("sum")
+            .expect("some");
+        let pairs = [
+            (rows.dense(&table).expect("dense"), &table),
+            (found.get(&weight).expect("of the weight").clone(), &weight),
+        ];
+        for (found, var) in pairs {
+            let expected = expected.get(var).expect("gradient");
+            let difference =
+                (found - expected).and_then(|d| d.abs()?.max_all()?.to_scalar::<f32>());
+            assert!(difference.expect("difference") < 1e-4);
+        }
+        assert!(
+            lookups.lookup(&sum, &[1]).is_err(),
+            "its gradient would be lost"
         );
     }
 }

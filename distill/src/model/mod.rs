@@ -3,6 +3,7 @@
 pub mod base;
 pub mod baseline;
 pub mod batch;
+pub mod bert;
 pub mod blend;
 pub mod checkpoint;
 mod decoder_layer;
@@ -22,6 +23,8 @@ pub mod sasrec;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod text_encoder;
+pub mod title_projection;
 pub mod weights_file;
 
 use candle_core::{Result, Tensor};
@@ -37,6 +40,8 @@ pub use lora::{BodyTraining, LoraSettings, TargetModule};
 pub use parameters::Parameters;
 pub use recommender::{BodyDtype, LlmRecommender, LlmSettings};
 pub use sasrec::{SasRec, SasRecError, SasRecSettings};
+pub use text_encoder::TextEncoder;
+pub use title_projection::TitleProjection;
 
 /// What a forward pass leaves behind.
 #[derive(Debug)]
@@ -72,9 +77,17 @@ pub trait SequentialModel: Sync {
         state_layers: &[usize],
     ) -> Result<ModelOutput>;
 
+    /// What its item embeddings are made of, for the loss of a training step and for their shape.
+    fn item_table(&self) -> ItemTable<'_>;
+
     /// Item embeddings `[N + 1, D]`, row 0 for the padding. The score of item i is the dot product
     /// of row i and a user vector.
-    fn item_embeddings(&self) -> Tensor;
+    ///
+    /// # Errors
+    /// Only what candle reports.
+    fn item_embeddings(&self) -> Result<Tensor> {
+        self.item_table().all()
+    }
 
     /// Everything that training changes.
     fn parameters(&self) -> &Parameters;

@@ -17,7 +17,7 @@ use super::lora::{BodyTraining, LoraSettings};
 use super::ops::attention::Segments;
 use super::ops::linear::linear;
 use super::parameters::Parameters;
-use super::{HistoryBatch, Mode, ModelOutput, ReadAt, SequentialModel};
+use super::{HistoryBatch, ItemTable, Mode, ModelOutput, ReadAt, SequentialModel};
 
 /// Number format of the body's frozen weights and of what flows through it. Adapters, projections
 /// and the optimizer stay in f32.
@@ -397,8 +397,8 @@ impl SequentialModel for LlmRecommender {
         })
     }
 
-    fn item_embeddings(&self) -> Tensor {
-        self.item_embeddings.clone()
+    fn item_table(&self) -> ItemTable<'_> {
+        (&self.item_embeddings).into()
     }
 
     fn parameters(&self) -> &Parameters {

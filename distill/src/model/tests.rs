@@ -390,7 +390,10 @@ fn assert_trained(model: &LlmRecommender) {
     let out = model
         .forward(&batch(&HISTORIES), Mode::Train(&mut rng), &[])
         .expect("forward");
-    let catalog = model.item_embeddings().t().expect("catalog");
+    let catalog = model
+        .item_embeddings()
+        .and_then(|items| items.t())
+        .expect("catalog");
     let users = out.user_vectors.flatten_to(1).expect("users");
     let loss = users
         .matmul(&catalog)

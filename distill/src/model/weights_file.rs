@@ -79,7 +79,7 @@ impl WeightsFile {
             .ok_or_else(|| ModelFileError::MissingTensor {
                 path: self.path.clone(),
                 tensor: name.to_owned(),
-                hint: "the names must be those of Hugging Face's Llama",
+                hint: "the names must be those of Hugging Face's own files",
             })
     }
 

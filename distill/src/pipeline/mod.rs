@@ -5,6 +5,8 @@
 //!   dataset/      prepare      sequences, vocabulary
 //!   prior/        prior fit    which items stand near which
 //!   sasrec/       pretrain     SASRec and its item embeddings
+//!   titles/       pretrain     vectors of the items' titles, where they are asked for
+//!   sasrec-titles/ pretrain    SASRec with titles
 //!   teacher/      teach        checkpoint
 //!   teacher-states/            what the teacher says about every training example
 //!   gru4rec/      baselines    GRU4Rec; BERT4Rec in bert4rec/

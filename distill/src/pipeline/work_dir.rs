@@ -70,6 +70,18 @@ impl WorkDir {
         self.root.join("sasrec")
     }
 
+    /// Vectors of the items' titles.
+    #[must_use]
+    pub fn titles(&self) -> PathBuf {
+        self.root.join("titles")
+    }
+
+    /// SASRec with titles, the other output of `pretrain`.
+    #[must_use]
+    pub fn sasrec_titles(&self) -> PathBuf {
+        self.root.join("sasrec-titles")
+    }
+
     /// Output of `teach`.
     #[must_use]
     pub fn teacher(&self) -> PathBuf {
@@ -92,6 +104,12 @@ impl WorkDir {
     #[must_use]
     pub fn blend_sasrec(&self, number: usize) -> PathBuf {
         self.root.join(format!("blend-sasrec-{number}"))
+    }
+
+    /// A SASRec with titles that is trained for the blend, by its number from 1.
+    #[must_use]
+    pub fn blend_sasrec_titles(&self, number: usize) -> PathBuf {
+        self.root.join(format!("blend-sasrec-titles-{number}"))
     }
 
     /// The teacher's states, unless `distill.cache_dir` names another place.

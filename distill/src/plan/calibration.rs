@@ -42,17 +42,23 @@ pub struct Subject<'a> {
     pub device: &'a Device,
 }
 
-/// Time of a SASRec.
+/// Time of a SASRec; `title_size` is that of the vectors of titles, where it has them.
 ///
 /// # Errors
 /// Whatever model and training report.
-pub fn sasrec(subject: &Subject<'_>, settings: &SasRecSettings) -> Result<Time, TrainError> {
-    let model = SasRec::new(
-        settings.clone(),
-        subject.data.num_items(),
-        0,
-        subject.device,
-    )
+pub fn sasrec(
+    subject: &Subject<'_>,
+    settings: &SasRecSettings,
+    title_size: Option<usize>,
+) -> Result<Time, TrainError> {
+    let (items, device) = (subject.data.num_items(), subject.device);
+    let model = match title_size {
+        Some(size) => {
+            let vectors = Tensor::zeros((items + 1, size), DType::F32, device)?;
+            SasRec::with_titles(settings.clone(), &vectors, 0, device)
+        }
+        None => SasRec::new(settings.clone(), items, 0, device),
+    }
     .map_err(|e| candle_core::Error::Msg(e.to_string()))?;
     let batch = subject.typical_batch()?;
     let step = subject.step(&model, &CrossEntropy::default(), &batch)?;

@@ -17,6 +17,8 @@ pub struct SasRecRun<'a> {
     pub settings: &'a SasRecSettings,
     /// Items N.
     pub items: u64,
+    /// Size of the vectors of titles, where it has them.
+    pub title_size: Option<u64>,
     /// Windows of a batch.
     pub batch_size: u64,
     /// Which positions are targets.
@@ -35,16 +37,17 @@ impl SasRecRun<'_> {
         )
     }
 
-    /// Numbers of values; all are trained.
+    /// Numbers of values; all but the vectors of titles are trained.
     #[must_use]
     pub fn parameters(&self) -> ParameterCount {
         let (d, inner, layers) = self.sizes();
         let layer = 4 * d + 4 * d * d + 2 * inner * d + inner + d;
         let tables = (self.items + 1 + self.settings.max_history as u64).saturating_mul(d);
-        let total = tables + layers * layer + 2 * d;
+        let titles = self.title_size.unwrap_or(0);
+        let trainable = tables + layers * layer + 2 * d + titles * d;
         ParameterCount {
-            total,
-            trainable: total,
+            total: trainable + titles * (self.items + 1),
+            trainable,
         }
     }
 
@@ -64,11 +67,20 @@ impl SasRecRun<'_> {
             weights: F32 * count.total,
             optimizer: optimizer_bytes(count.trainable),
             teacher: 0,
-            activations: F32 * (self.kept(items) + (read + targets) * d + self.backward(items)),
+            activations: F32 * (self.kept(items) + (read + targets) * d + self.backward(items))
+                + self.titles(items),
             loss: catalog_loss_bytes(targets, self.work.candidates(self.items, targets), d, true),
             validation: F32
                 * (self.held_in_evaluation(validated) + self.items * d + 256 * self.items),
         }
+    }
+
+    /// Bytes that titles add to a step over so many items: vectors and rows of the history, and the
+    /// same of the candidates.
+    fn titles(&self, items: u64) -> u64 {
+        let (d, _, _) = self.sizes();
+        let of_rows = |size: u64| items * (size + 2 * d) + 3 * (self.items + 1) * d;
+        F32 * self.title_size.map_or(0, of_rows)
     }
 
     /// Values that a fused block keeps of an item: its output, query, key, value, attention's result,
@@ -91,7 +103,8 @@ impl SasRecRun<'_> {
     fn backward(&self, items: u64) -> u64 {
         let (d, inner, _) = self.sizes();
         let table = (self.items + 1).saturating_mul(d);
-        items * (8 * d).max(4 * d + 2 * inner) + 2 * (self.parameters().trainable - table)
+        let others = self.parameters().trainable - table;
+        items * (8 * d).max(4 * d + 2 * inner) + 2 * others
     }
 
     /// Values that an evaluating forward pass holds of so many items: one block's at a time.

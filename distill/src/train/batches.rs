@@ -18,7 +18,7 @@ use slmrec_core::{Dataset, ItemIndex, hash};
 use super::losses::negatives::NegativeSampler;
 use super::settings::check;
 use super::{CatalogLoss, Targets, TrainError, TrainSettings};
-use crate::model::{HistoryBatch, ItemTable, ReadAt};
+use crate::model::{HistoryBatch, ItemLookups, ReadAt};
 
 /// Batches are sorted by length within this many batches' worth of windows, which saves most of
 /// the padding and leaves most of the shuffling.
@@ -460,13 +460,10 @@ fn shuffle<T>(values: &mut [T], rng: &mut ChaCha8Rng) {
 }
 
 impl TrainingBatch {
-    /// The item table of a model as the loss of this step sees it.
+    /// What takes the gradient of single rows of the item table in this step.
     #[must_use]
-    pub fn table<'a>(&'a self, weight: &'a Tensor) -> ItemTable<'a> {
-        ItemTable {
-            weight,
-            lookups: self.histories.lookups.as_deref(),
-        }
+    pub fn lookups(&self) -> Option<&ItemLookups> {
+        self.histories.lookups.as_deref()
     }
 
     /// Flat indices into `[B * S]` of each history's last item. Each of them has a target.

@@ -86,8 +86,8 @@ impl Objective for Cloze {
         let places = candle_core::Tensor::new(positions, device)?;
         let users = users.index_select(&places, 0)?;
         let candidates = Candidates::of_step(batch, rng);
-        let items = model.item_embeddings();
-        let loss = candidates.cross_entropy(&users, batch.table(&items), &targets)?;
+        let items = model.item_table().with(batch.lookups());
+        let loss = candidates.cross_entropy(&users, items, &targets)?;
         let loss = batch.share.of_last(loss)?;
         Losses::weighted(&[("cloze", 1.0, loss)])
     }

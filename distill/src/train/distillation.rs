@@ -203,11 +203,11 @@ impl<'a> Distillation<'a> {
         student: &dyn SequentialModel,
         seed: u64,
     ) -> Result<(), TrainError> {
-        let table = student.item_embeddings();
+        let table = student.item_table();
         let width = hidden_size(student)?;
         let blocks = self.settings.blocks;
         if self.settings.lambda_ms > 0.0 {
-            let shape = (table.dim(1)?, width);
+            let shape = (table.dims()?.1, width);
             self.heads = self.add("head", blocks - 1, shape, seed, table.device())?;
         }
         if let Some(teacher) = self.teacher.filter(|_| self.settings.aligns())
@@ -299,8 +299,12 @@ impl<'a> Distillation<'a> {
                 let table = teacher.item_embeddings()?.to_device(users.device())?;
                 if kept == 0 {
                     let teacher = (users, &table);
-                    let student = (student.0, student.1.weight);
-                    return Ok(catalog::divergence(student, teacher, temperature)?);
+                    let items = student.1.all()?;
+                    return Ok(catalog::divergence(
+                        (student.0, &items),
+                        teacher,
+                        temperature,
+                    )?);
                 }
                 let top = TopScores::of(users, &table, kept)?;
                 Ok(top.divergence(student.0, student.1, temperature)?)
@@ -358,8 +362,7 @@ impl Objective for Distillation<'_> {
         rng: &mut MaskRng,
     ) -> Result<Losses, TrainError> {
         let output = model.forward(&batch.histories, Mode::Train(rng), &self.student_layers)?;
-        let items = model.item_embeddings();
-        let items = batch.table(&items);
+        let items = model.item_table().with(batch.lookups());
         let users = rows_at(&output.user_vectors, batch, &batch.target_positions)?;
         let candidates = Candidates::of_step(batch, rng);
         let loss = candidates.cross_entropy(&users, items, &batch.targets)?;
@@ -387,7 +390,7 @@ fn same_catalog(
     student: &dyn SequentialModel,
     teacher: &dyn TeacherStates,
 ) -> Result<(), TrainError> {
-    let expected = student.item_embeddings().dim(0)?.saturating_sub(1);
+    let expected = student.item_table().dims()?.0.saturating_sub(1);
     let found = teacher.num_items();
     if settings.lambda_kd > 0.0 && expected != found {
         return Err(TrainError::Mismatch {

@@ -10,7 +10,7 @@ use super::distillation::{Norm, Positions};
 use super::teacher::TeacherOutput;
 use super::*;
 use crate::model::{
-    HistoryBatch, ItemLookups, MaskRng, Mode, ModelOutput, Parameters, SequentialModel,
+    HistoryBatch, ItemLookups, ItemTable, MaskRng, Mode, ModelOutput, Parameters, SequentialModel,
 };
 
 /// f32 sums of a few terms in another order than torch's.
@@ -75,8 +75,8 @@ impl SequentialModel for Leaves {
         })
     }
 
-    fn item_embeddings(&self) -> Tensor {
-        self.items.as_tensor().clone()
+    fn item_table(&self) -> ItemTable<'_> {
+        self.items.as_tensor().into()
     }
 
     fn parameters(&self) -> &Parameters {

@@ -31,7 +31,7 @@ mod kill_tests;
 #[cfg(test)]
 mod sharing_tests;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

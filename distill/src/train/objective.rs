@@ -92,8 +92,8 @@ impl Objective for CrossEntropy {
         let output = model.forward(&batch.histories, Mode::Train(rng), &[])?;
         let users = rows_at(&output.user_vectors, batch, &batch.target_positions)?;
         let candidates = Candidates::of_step(batch, rng);
-        let items = model.item_embeddings();
-        let loss = candidates.cross_entropy(&users, batch.table(&items), &batch.targets)?;
+        let items = model.item_table().with(batch.lookups());
+        let loss = candidates.cross_entropy(&users, items, &batch.targets)?;
         let loss = batch.share.of_targets(loss)?;
         Losses::weighted(&[("ce", 1.0, loss)])
     }

@@ -73,7 +73,7 @@ impl<'a> LiveTeacher<'a> {
         Ok(Self {
             model,
             hidden_size: hidden_size(model)?,
-            num_items: model.item_embeddings().dim(0)?.saturating_sub(1),
+            num_items: model.item_table().dims()?.0.saturating_sub(1),
             fingerprint: fingerprint.into(),
         })
     }
@@ -93,7 +93,7 @@ impl TeacherStates for LiveTeacher<'_> {
     }
 
     fn item_embeddings(&self) -> Result<Tensor, TrainError> {
-        Ok(self.model.item_embeddings().detach())
+        Ok(self.model.item_embeddings()?.detach())
     }
 
     fn fingerprint(&self) -> &str {
@@ -121,7 +121,7 @@ impl TeacherStates for LiveTeacher<'_> {
 /// # Errors
 /// A model that does not run.
 pub fn hidden_size(model: &dyn SequentialModel) -> Result<usize, TrainError> {
-    let device = model.item_embeddings().device().clone();
+    let device = model.item_table().device().clone();
     let probe = HistoryBatch::new(&[&[ItemIndex(1)]], &device)?;
     let output = model.forward(&probe, Mode::Eval, &[model.num_layers()])?;
     match output.states.as_slice() {

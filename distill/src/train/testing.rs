@@ -7,8 +7,8 @@ use slmrec_export::checkpoint::{LlamaConfig, Prompt};
 use super::{Objective, TrainingBatch};
 use crate::model::parameters::normal;
 use crate::model::{
-    BodyTraining, HistoryBatch, LlmRecommender, LlmSettings, LoraSettings, MaskRng, Mode,
-    ModelOutput, Parameters, PretrainedBase, ReadAt, SasRec, SasRecSettings, SequentialModel,
+    BodyTraining, HistoryBatch, ItemTable, LlmRecommender, LlmSettings, LoraSettings, MaskRng,
+    Mode, ModelOutput, Parameters, PretrainedBase, ReadAt, SasRec, SasRecSettings, SequentialModel,
 };
 
 /// Items of the tests' catalog.
@@ -145,8 +145,8 @@ impl SequentialModel for Response<'_> {
         self.0.forward(&last, mode, state_layers)
     }
 
-    fn item_embeddings(&self) -> Tensor {
-        self.0.item_embeddings()
+    fn item_table(&self) -> ItemTable<'_> {
+        self.0.item_table()
     }
 
     fn parameters(&self) -> &Parameters {

@@ -46,7 +46,7 @@ impl Validator for Wobble {
         &mut self,
         model: &dyn SequentialModel,
     ) -> Result<f64, Box<dyn std::error::Error + Send + Sync>> {
-        let sum = model.item_embeddings().sum_all()?.to_scalar::<f32>()?;
+        let sum = model.item_embeddings()?.sum_all()?.to_scalar::<f32>()?;
         Ok(f64::from(sum * 1000.0).sin())
     }
 }

@@ -66,7 +66,7 @@ impl TopScores {
         temperature: f64,
     ) -> Result<Tensor> {
         let (rows, k) = self.items.dims2()?;
-        let (_, dim) = table.weight.dims2()?;
+        let (_, dim) = table.dims()?;
         let items: Vec<u32> = self.items.flatten_all()?.to_vec1()?;
         let chosen = table.rows(&items)?.reshape((rows, k, dim))?;
         let student = chosen

@@ -137,7 +137,54 @@ pub(crate) fn write_tiny_llama(folder: &Path) {
         add("mlp.down_proj", vec![hidden, intermediate]);
     }
     write_safetensors(&folder.join("model.safetensors"), &shapes);
-    fs::write(folder.join("tokenizer.json"), tokenizer_json()).expect("tokenizer");
+    fs::write(folder.join("tokenizer.json"), tokenizer_json(0)).expect("tokenizer");
+}
+
+/// Writes a Hugging Face directory with a random BERT of two small layers that knows the numbers in
+/// the titles of [`write_interactions`].
+pub(crate) fn write_tiny_bert(folder: &Path) {
+    let (width, inner, layers, words, positions) = (16, 24, 2, 8 + ITEMS as usize, 32);
+    fs::create_dir_all(folder).expect("folder");
+    let config = serde_json::json!({
+        "architectures": ["BertModel"], "model_type": "bert", "hidden_act": "gelu",
+        "hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers,
+        "num_attention_heads": 2, "layer_norm_eps": 1e-12, "vocab_size": words,
+        "max_position_embeddings": positions, "type_vocab_size": 2,
+    });
+    fs::write(folder.join("config.json"), config.to_string()).expect("config");
+    let mut shapes = vec![
+        (
+            "embeddings.word_embeddings.weight".to_owned(),
+            vec![words, width],
+        ),
+        (
+            "embeddings.position_embeddings.weight".to_owned(),
+            vec![positions, width],
+        ),
+        (
+            "embeddings.token_type_embeddings.weight".to_owned(),
+            vec![2, width],
+        ),
+    ];
+    let mut add = |name: String, shape: Vec<usize>| {
+        shapes.push((format!("{name}.bias"), vec![shape[0]]));
+        shapes.push((format!("{name}.weight"), shape));
+    };
+    add("embeddings.LayerNorm".to_owned(), vec![width]);
+    for layer in 0..layers {
+        let mut part = |name: &str, shape: Vec<usize>| {
+            add(format!("encoder.layer.{layer}.{name}"), shape);
+        };
+        for name in ["self.query", "self.key", "self.value", "output.dense"] {
+            part(&format!("attention.{name}"), vec![width, width]);
+        }
+        part("attention.output.LayerNorm", vec![width]);
+        part("intermediate.dense", vec![inner, width]);
+        part("output.dense", vec![width, inner]);
+        part("output.LayerNorm", vec![width]);
+    }
+    write_safetensors(&folder.join("model.safetensors"), &shapes);
+    fs::write(folder.join("tokenizer.json"), tokenizer_json(ITEMS)).expect("tokenizer");
 }
 
 fn write_safetensors(path: &Path, shapes: &[(String, Vec<usize>)]) {
@@ -146,7 +193,7 @@ fn write_safetensors(path: &Path, shapes: &[(String, Vec<usize>)]) {
         .iter()
         .map(|(name, shape)| {
             let count = shape.iter().product();
-            let value = |_| match name.contains("norm") {
+            let value = |_| match name.to_lowercase().contains("norm") {
                 true => 1.0f32,
                 false => 0.1 * numbers.normal(),
             };
@@ -161,15 +208,20 @@ fn write_safetensors(path: &Path, shapes: &[(String, Vec<usize>)]) {
     fs::write(path, bytes).expect("weights");
 }
 
-/// Splits at white space; knows six words.
-fn tokenizer_json() -> String {
+/// Splits at white space and punctuation; knows some words and the numbers below `numbers`.
+fn tokenizer_json(numbers: u64) -> String {
+    let words = ["[UNK]", "the", "history", "of", "a", "person", "next", ":"].map(str::to_owned);
+    let words = words.into_iter().chain((0..numbers).map(|n| n.to_string()));
+    let vocab: serde_json::Map<_, _> = (words.zip(0u64..))
+        .map(|(word, id)| (word, id.into()))
+        .collect();
     serde_json::json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
         "normalizer": null, "pre_tokenizer": { "type": "Whitespace" },
         "post_processor": null, "decoder": null,
         "model": {
             "type": "WordLevel", "unk_token": "[UNK]",
-            "vocab": { "[UNK]": 0, "the": 1, "history": 2, "of": 3, "a": 4, "person": 5, "next": 6, ":": 7 },
+            "vocab": vocab,
         },
     })
     .to_string()

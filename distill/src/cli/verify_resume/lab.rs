@@ -69,6 +69,9 @@ impl Lab {
         WorkDir::finished(inputs.dataset(), "prepare")?;
         settings.distill.ce_only = false;
         settings.plan.calibrate = false;
+        if stage == TrainingStage::Pretrain {
+            settings.pretrain.titles = None; // one training is killed, not two
+        }
         let lab = Self {
             scratch: scratch()?,
             stage,
@@ -96,12 +99,13 @@ impl Lab {
         let pairs = [
             (self.inputs.dataset(), work.dataset()),
             (self.inputs.sasrec(), work.sasrec()),
+            (self.inputs.sasrec_titles(), work.sasrec_titles()),
             (self.inputs.teacher(), work.teacher()),
         ];
         let needed = match self.stage {
             TrainingStage::Pretrain => 1,
-            TrainingStage::Teach => 2,
-            TrainingStage::Distill => 3,
+            TrainingStage::Teach => 3,
+            TrainingStage::Distill => 4,
         };
         for (from, to) in &pairs[..needed] {
             if from.is_dir() {

@@ -202,10 +202,7 @@ impl Bert4Rec {
                 *item = 0;
             }
         }
-        let table = ItemTable {
-            weight: &self.item_embeddings,
-            lookups: batch.lookups.as_deref(),
-        };
+        let table = ItemTable::from(&self.item_embeddings).with(batch.lookups.as_deref());
         // The padding's row stands where a mask is, and must not learn.
         let known = (1.0 - &masked)?;
         let items = table.rows(&items)?.broadcast_mul(&known)?;
@@ -338,8 +335,8 @@ impl SequentialModel for Bert4Rec {
         })
     }
 
-    fn item_embeddings(&self) -> Tensor {
-        self.item_embeddings.clone()
+    fn item_table(&self) -> ItemTable<'_> {
+        (&self.item_embeddings).into()
     }
 
     fn parameters(&self) -> &Parameters {

@@ -201,10 +201,7 @@ impl SequentialModel for Gru4Rec {
         };
         // In order of time; what comes after the end of a shorter history is read by nobody.
         let items: Vec<u32> = batch.items.t()?.contiguous()?.flatten_all()?.to_vec1()?;
-        let table = ItemTable {
-            weight: &self.item_embeddings,
-            lookups: batch.lookups.as_deref(),
-        };
+        let table = ItemTable::from(&self.item_embeddings).with(batch.lookups.as_deref());
         let mut x = drop(table.rows(&items)?, &mut mode)?;
         let mut states = Vec::with_capacity(self.layers.len());
         for (number, layer) in self.layers.iter().enumerate() {
@@ -240,8 +237,8 @@ impl SequentialModel for Gru4Rec {
         })
     }
 
-    fn item_embeddings(&self) -> Tensor {
-        self.item_embeddings.clone()
+    fn item_table(&self) -> ItemTable<'_> {
+        (&self.item_embeddings).into()
     }
 
     fn parameters(&self) -> &Parameters {

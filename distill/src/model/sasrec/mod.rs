@@ -3,6 +3,9 @@
 //!
 //! Positions count from the start: the oldest item of the history is at position 0, as everywhere
 //! in this product, so the single run, the batch and the padded batch are the same.
+//!
+//! With titles an item is `E[i] + W t[i]` instead of `E[i]`, in the history and in the catalog: t is
+//! a frozen vector of its title ([`TitleProjection`]).
 
 mod block;
 #[cfg(test)]
@@ -10,6 +13,8 @@ mod block_tests;
 mod files;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod title_tests;
 
 use std::sync::Arc;
 
@@ -22,7 +27,10 @@ use super::ops::attention::Segments;
 use super::ops::embedding::Embedding;
 use super::ops::fused;
 use super::parameters::normal;
-use super::{HistoryBatch, Mode, ModelOutput, Parameters, ReadAt, SequentialModel};
+use super::{
+    HistoryBatch, ItemTable, Mode, ModelOutput, Parameters, ReadAt, SequentialModel,
+    TitleProjection,
+};
 use block::{Block, BlockTensors, NormWeights, Pass};
 
 /// Shape and regularisation of a SASRec.
@@ -108,6 +116,7 @@ pub struct SasRec {
     num_items: usize,
     parameters: Parameters,
     item_embeddings: Tensor,
+    titles: Option<TitleProjection>,
     position_embeddings: Tensor,
     blocks: Vec<Block>,
     final_norm: NormWeights,
@@ -124,13 +133,48 @@ impl SasRec {
         seed: u64,
         device: &Device,
     ) -> std::result::Result<Self, SasRecError> {
+        Self::from_seed(settings, num_items, None, seed, device)
+    }
+
+    /// The same over items with titles, whose vectors are `[N + 1, T]`; row 0 is not read.
+    /// What both models have begins as the same.
+    ///
+    /// # Errors
+    /// As [`SasRec::new`], and for vectors of no item.
+    pub fn with_titles(
+        settings: SasRecSettings,
+        title_vectors: &Tensor,
+        seed: u64,
+        device: &Device,
+    ) -> std::result::Result<Self, SasRecError> {
+        let num_items = title_vectors.dims2()?.0.saturating_sub(1);
+        let vectors = title_vectors.narrow(0, 1, num_items)?;
+        let vectors = vectors.pad_with_zeros(0, 1, 0)?.to_device(device)?;
+        Self::from_seed(settings, num_items, Some(vectors), seed, device)
+    }
+
+    fn from_seed(
+        settings: SasRecSettings,
+        num_items: usize,
+        title_vectors: Option<Tensor>,
+        seed: u64,
+        device: &Device,
+    ) -> std::result::Result<Self, SasRecError> {
         settings.check()?;
+        let title_size = title_vectors.as_ref().map(Tensor::dims2).transpose()?;
+        let title_size = title_size.map(|(_, size)| size);
         let mut parameters = Parameters::default();
-        for (at, (name, shape)) in shapes(&settings, num_items).into_iter().enumerate() {
+        let shapes = shapes(&settings, num_items, title_size);
+        for (at, (name, shape)) in shapes.into_iter().enumerate() {
             let value = initial(&name, &shape, seed.wrapping_add(at as u64), device)?;
             parameters.insert(name, &value)?;
         }
-        Ok(Self::from_parameters(settings, num_items, parameters)?)
+        Ok(Self::from_parameters(
+            settings,
+            num_items,
+            parameters,
+            title_vectors,
+        )?)
     }
 
     /// Wires up parameters that are all there, in their shapes.
@@ -138,6 +182,7 @@ impl SasRec {
         settings: SasRecSettings,
         num_items: usize,
         parameters: Parameters,
+        title_vectors: Option<Tensor>,
     ) -> Result<Self> {
         let get = |name: String| match parameters.get(&name) {
             Some(var) => Ok(var.as_tensor().clone()),
@@ -166,7 +211,11 @@ impl SasRec {
             };
             blocks.push(Block::new(tensors, settings.num_attention_heads)?);
         }
+        let titles = title_vectors
+            .map(|vectors| TitleProjection::new(&vectors, &get(TITLE_PROJECTION.to_owned())?))
+            .transpose()?;
         Ok(Self {
+            titles,
             item_embeddings: get(ITEM_EMBEDDINGS.to_owned())?,
             position_embeddings: get(POSITION_EMBEDDINGS.to_owned())?,
             final_norm: norm("final_norm".to_owned())?,
@@ -201,17 +250,16 @@ impl SasRec {
         let mask = pass.mask();
         // The output reads the same table, where entries of size 1 would be far too long.
         let scale = (self.settings.hidden_size as f64).sqrt();
-        let (mut items, mut positions) = (
-            self.item_embeddings.clone(),
-            self.position_embeddings.clone(),
-        );
+        let mut rows: Vec<u32> = batch.packed_items()?.to_vec1()?;
+        let lookups = batch.lookups.as_deref().filter(|_| pass.trains());
+        let mut positions = self.position_embeddings.clone();
+        let mut items = self.item_embeddings.clone();
+        if lookups.is_some() || self.titles.is_some() {
+            items = self.item_table().with(lookups).rows(&rows)?;
+            rows = (0..).take(rows.len()).collect();
+        }
         if !pass.trains() {
             (items, positions) = (items.detach(), positions.detach());
-        }
-        let mut rows: Vec<u32> = batch.packed_items()?.to_vec1()?;
-        if let Some(lookups) = &batch.lookups {
-            items = lookups.lookup(&items, &rows)?;
-            rows = (0..).take(rows.len()).collect();
         }
         if fused(&items) {
             let embedding = Embedding {
@@ -280,8 +328,11 @@ impl SequentialModel for SasRec {
         })
     }
 
-    fn item_embeddings(&self) -> Tensor {
-        self.item_embeddings.clone()
+    fn item_table(&self) -> ItemTable<'_> {
+        ItemTable {
+            titles: self.titles.as_ref(),
+            ..(&self.item_embeddings).into()
+        }
     }
 
     fn parameters(&self) -> &Parameters {
@@ -310,9 +361,14 @@ fn last_items(batch: &HistoryBatch) -> Vec<u32> {
 
 const ITEM_EMBEDDINGS: &str = "item_embeddings.weight";
 const POSITION_EMBEDDINGS: &str = "position_embeddings.weight";
+const TITLE_PROJECTION: &str = "title_projection.weight";
 
-/// Name and shape of every parameter.
-fn shapes(settings: &SasRecSettings, num_items: usize) -> Vec<(String, Vec<usize>)> {
+/// Name and shape of every parameter; `title_size` is that of the titles' vectors, if there are any.
+fn shapes(
+    settings: &SasRecSettings,
+    num_items: usize,
+    title_size: Option<usize>,
+) -> Vec<(String, Vec<usize>)> {
     let (d, inner) = (settings.hidden_size, settings.intermediate_size);
     let mut shapes = vec![
         (ITEM_EMBEDDINGS.to_owned(), vec![num_items + 1, d]),
@@ -340,6 +396,7 @@ fn shapes(settings: &SasRecSettings, num_items: usize) -> Vec<(String, Vec<usize
         ];
         shapes.extend(parts.map(|(part, shape)| (format!("layers.{layer}.{part}"), shape)));
     }
+    shapes.extend(title_size.map(|size| (TITLE_PROJECTION.to_owned(), vec![d, size])));
     shapes
 }
 

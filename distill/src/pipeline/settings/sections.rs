@@ -49,6 +49,9 @@ impl Default for PriorStage {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PretrainStage {
+    /// The text encoder of a second SASRec, whose items are `E + W t` with vectors t of their titles:
+    /// the folder of a BERT, or a fetched name such as `minilm`. When absent there is none.
+    pub titles: Option<PathBuf>,
     /// Shape of SASRec; its embedding size is the items' D everywhere.
     pub model: SasRecSettings,
     /// The loop.
@@ -147,6 +150,17 @@ impl Default for Bert4RecStage {
     }
 }
 
+/// Whose item embeddings the language models begin with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ItemSource {
+    /// SASRec's.
+    #[default]
+    SasRec,
+    /// Those of the SASRec with titles: the sums `E + W t`.
+    Titles,
+}
+
 /// Which layers of the pretrained model are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -176,6 +190,8 @@ pub struct TeachStage {
     /// The pretrained model: a GGUF file, a Hugging Face directory, or a fetched name such as
     /// `smollm2-135m`.
     pub base: Option<PathBuf>,
+    /// Whose item embeddings teacher and student begin with.
+    pub item_embeddings: ItemSource,
     /// Number of layers M.
     pub layers: usize,
     /// Which layers.
@@ -188,6 +204,7 @@ impl Default for TeachStage {
     fn default() -> Self {
         Self {
             base: None,
+            item_embeddings: ItemSource::SasRec,
             layers: 8,
             layer_choice: LayerChoice::First,
             train: language_model_training(),
@@ -195,7 +212,7 @@ impl Default for TeachStage {
     }
 }
 
-/// `[blend]`: members beside the SASRec of `pretrain`.
+/// `[blend]`: members beside the SASRecs of `pretrain`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BlendStage {
@@ -203,6 +220,8 @@ pub struct BlendStage {
     pub decoder: bool,
     /// How many more SASRecs, each with a seed of its own.
     pub more_sasrecs: usize,
+    /// How many more SASRecs with titles, each with a seed of its own; they take `pretrain.titles`.
+    pub more_sasrecs_with_titles: usize,
 }
 
 impl Default for BlendStage {
@@ -210,6 +229,7 @@ impl Default for BlendStage {
         Self {
             decoder: true,
             more_sasrecs: 2,
+            more_sasrecs_with_titles: 0,
         }
     }
 }

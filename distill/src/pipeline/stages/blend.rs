@@ -8,7 +8,8 @@ use slmrec_core::atomic;
 
 use super::super::stage::{Stage, io_error};
 use super::super::{Outcome, PipelineError, WorkDir};
-use super::{Context, input_hash, pretrain, to_json};
+use super::pretrain::{self, Sasrec, WITH_TITLES};
+use super::{Context, input_hash, titles, to_json};
 use crate::evaluate::weigh;
 use crate::model::sasrec::SasRec;
 use crate::model::{Blend, LlmRecommender, Member, SequentialModel};
@@ -16,6 +17,8 @@ use crate::model::{Blend, LlmRecommender, Member, SequentialModel};
 const DESCRIPTION_FILE: &str = "blend.json";
 /// Between the seeds of the members, so that no member's stream is another one's.
 const SEED_STEP: u64 = 1000;
+/// Added to the seeds of members with titles.
+const TITLES_SEED: u64 = 500;
 
 /// `blend.json`.
 #[derive(Serialize, Deserialize)]
@@ -50,19 +53,7 @@ enum Kind {
 /// Missing earlier stages, a blend of nothing, or training that fails.
 pub fn run(context: &Context<'_>) -> Result<(Vec<Outcome>, Outcome), PipelineError> {
     let section = &context.settings.blend;
-    let mut trainings = Vec::new();
-    for number in 1..=section.more_sasrecs {
-        let seed = context
-            .settings
-            .seed
-            .wrapping_add(SEED_STEP * number as u64);
-        trainings.push(pretrain::train(
-            context,
-            "blend-sasrec",
-            context.work.blend_sasrec(number),
-            seed,
-        )?);
-    }
+    let trainings = train_members(context)?;
     let members = members(context)?;
     let mut inputs: BTreeMap<String, String> = (members.iter())
         .map(|member| (member.folder.clone(), member.sha256.clone()))
@@ -104,6 +95,46 @@ pub fn run(context: &Context<'_>) -> Result<(Vec<Outcome>, Outcome), PipelineErr
     Ok((trainings, blend))
 }
 
+/// Trains the SASRecs that only the blend has.
+fn train_members(context: &Context<'_>) -> Result<Vec<Outcome>, PipelineError> {
+    let (section, work) = (&context.settings.blend, context.work());
+    let seed = |number: usize| {
+        let step = SEED_STEP.wrapping_mul(number as u64);
+        context.settings.seed.wrapping_add(step)
+    };
+    let mut trainings = Vec::new();
+    for number in 1..=section.more_sasrecs {
+        let sasrec = Sasrec {
+            name: "blend-sasrec",
+            dir: work.blend_sasrec(number),
+            seed: seed(number),
+            titles: None,
+        };
+        trainings.push(sasrec.train(context)?);
+    }
+    if section.more_sasrecs_with_titles == 0 {
+        return Ok(trainings);
+    }
+    let Some(encoder) = &context.settings.pretrain.titles else {
+        return Err(PipelineError::Settings(
+            "setting blend.more_sasrecs_with_titles: expected pretrain.titles to name a text encoder, found none\n\
+             hint: --titles minilm, after `slmrec-distill fetch minilm`"
+                .into(),
+        ));
+    };
+    let (vectors, _) = titles::run(context, encoder)?;
+    for number in 1..=section.more_sasrecs_with_titles {
+        let sasrec = Sasrec {
+            name: "blend-sasrec-titles",
+            dir: work.blend_sasrec_titles(number),
+            seed: seed(number).wrapping_add(TITLES_SEED),
+            titles: Some(&vectors),
+        };
+        trainings.push(sasrec.train(context)?);
+    }
+    Ok(trainings)
+}
+
 fn members(context: &Context<'_>) -> Result<Vec<MemberEntry>, PipelineError> {
     let (section, work) = (&context.settings.blend, context.work());
     let mut folders = Vec::new();
@@ -111,7 +142,16 @@ fn members(context: &Context<'_>) -> Result<Vec<MemberEntry>, PipelineError> {
         folders.push((Kind::Decoder, work.teacher(), "teach"));
     }
     folders.push((Kind::SasRec, work.sasrec(), "pretrain"));
+    match pretrain::with_titles(context)? {
+        Some(dir) => folders.push((Kind::SasRec, dir, WITH_TITLES)),
+        None if context.settings.pretrain.titles.is_some() => {
+            folders.push((Kind::SasRec, work.sasrec_titles(), "pretrain --titles"));
+        }
+        None => {}
+    }
     let more = (1..=section.more_sasrecs).map(|number| work.blend_sasrec(number));
+    let titled = 1..=section.more_sasrecs_with_titles;
+    let more = more.chain(titled.map(|number| work.blend_sasrec_titles(number)));
     folders.extend(more.map(|dir| (Kind::SasRec, dir, "blend")));
     let entry = |(kind, dir, stage): (Kind, PathBuf, &'static str)| {
         let dir = WorkDir::finished(dir, stage)?;

@@ -178,7 +178,7 @@ impl Shape {
     fn of(context: &Context<'_>) -> Result<Self, PipelineError> {
         if context.settings.distill.teacher == TeacherChoice::Blend {
             let blend = blend::load(context)?;
-            let (rows, item_dim) = blend.item_embeddings().dims2()?;
+            let (rows, item_dim) = blend.item_table().dims()?;
             return Ok(Self {
                 num_layers: blend.num_layers(),
                 hidden_size: hidden_size(&blend)?,
@@ -408,7 +408,7 @@ impl Work {
             return Ok(None);
         }
         if context.settings.distill.teacher == TeacherChoice::Blend {
-            return Ok(Some(blend::load(context)?.item_embeddings()));
+            return Ok(Some(blend::load(context)?.item_embeddings()?));
         }
         let dir = teacher_dir(context)?;
         let mut file = WeightsFile::open(&dir.join(RECOMMENDER_WEIGHTS_FILE))?;

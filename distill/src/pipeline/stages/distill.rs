@@ -153,6 +153,7 @@ pub fn shared_with_teacher(
         ("model", part("/model")),
         ("prompt", part("/prompt")),
         ("teach.base", part("/teach/base")),
+        ("teach.item_embeddings", part("/teach/item_embeddings")),
         ("distill.train.targets", part("/teach/train/targets")),
         ("seed", part("/seed")),
     ]

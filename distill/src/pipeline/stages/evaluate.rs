@@ -14,7 +14,7 @@ use slmrec_export::ExportError;
 use super::super::settings::{Baseline, TeacherChoice};
 use super::super::stage::{Stage, StageRecord, hash_input, io_error};
 use super::super::{Counter, Outcome, PipelineError, WorkDir};
-use super::{Context, baselines, blend, input_hash, prior, to_json};
+use super::{Context, baselines, blend, input_hash, pretrain, prior, to_json};
 use crate::evaluate::{
     Comparison, Cooccurrence, MarkovChain, ModelScorer, Popularity, RecentPopularity, Scorer,
     evaluate, evaluate_with_prior,
@@ -28,6 +28,7 @@ pub const COMPARISON_FILE: &str = "comparison.json";
 /// The comparison for people.
 pub const TABLE_FILE: &str = "comparison.txt";
 
+const WITH_TITLES: &str = "SASRec with titles";
 const STUDENT: &str = "student, distilled";
 const CE_ONLY: &str = "student, CE only";
 
@@ -103,6 +104,7 @@ fn compare(evaluations: &[Evaluation]) -> Result<Comparison, PipelineError> {
         "co-occurrence, tuned",
         "SASRec",
         "SASRec + prior",
+        WITH_TITLES,
         CE_ONLY,
         STUDENT,
         "student, distilled + prior",
@@ -119,6 +121,7 @@ struct Systems {
     blend: Option<PathBuf>,
     sasrec: Option<PathBuf>,
     baselines: Vec<(Baseline, PathBuf)>,
+    sasrec_titles: Option<PathBuf>,
     models: Vec<(&'static str, PathBuf)>,
     bundle: Option<ExportedBundle>,
 }
@@ -151,6 +154,10 @@ impl Systems {
         ] {
             models.extend(there(dir, stage).map(|dir| (name, dir)));
         }
+        let sasrec_titles = pretrain::with_titles(context)?;
+        if sasrec_titles.is_none() && context.settings.pretrain.titles.is_some() {
+            there(work.sasrec_titles(), "pretrain --titles");
+        }
         let section = &context.settings.evaluate;
         let exported = work.root().join("export");
         let bundle = match section.bundle.then(|| there(exported, "export")).flatten() {
@@ -168,9 +175,15 @@ impl Systems {
             baselines: (context.settings.baselines.models.iter())
                 .filter_map(|of| Some((*of, there(work.baseline(*of), "baselines")?)))
                 .collect(),
+            sasrec_titles,
             models,
             bundle,
         })
+    }
+
+    fn sasrecs(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
+        let with_titles = self.sasrec_titles.iter().map(|dir| (WITH_TITLES, dir));
+        (self.sasrec.iter().map(|dir| ("SASRec", dir))).chain(with_titles)
     }
 
     fn inputs(&self, context: &Context<'_>) -> Result<BTreeMap<String, String>, PipelineError> {
@@ -178,8 +191,8 @@ impl Systems {
         if let Some(dir) = &self.prior {
             inputs.insert("prior".to_owned(), input_hash(dir)?);
         }
-        if let Some(dir) = &self.sasrec {
-            inputs.insert("SASRec".to_owned(), input_hash(dir)?);
+        for (name, dir) in self.sasrecs() {
+            inputs.insert(name.to_owned(), input_hash(dir)?);
         }
         for (baseline, dir) in &self.baselines {
             inputs.insert(baseline.folder().to_owned(), input_hash(dir)?);
@@ -212,9 +225,9 @@ impl Systems {
             let mut tuned = Cooccurrence::tuned(dataset, prior);
             measured.floor(&mut tuned)?;
         }
-        if let Some(dir) = &self.sasrec {
+        for (name, dir) in self.sasrecs() {
             let (model, _) = SasRec::load(dir, &context.device)?;
-            measured.model("SASRec", &model)?;
+            measured.model(name, &model)?;
         }
         for (baseline, dir) in &self.baselines {
             let model = baselines::load(context, *baseline, dir)?;

@@ -12,6 +12,7 @@ pub mod pretrain;
 pub mod prior;
 pub mod study;
 pub mod teach;
+mod titles;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -128,8 +129,15 @@ pub fn run_all(context: &Context<'_>) -> Result<(Comparison, Vec<StageRecord>), 
         prepare::run(context)?.record,
         prior::run(context)?.record,
         pretrain::run(context)?.record,
-        teach::run(context)?.record,
     ];
+    let with_titles = pretrain::run_with_titles(context)?;
+    records.extend(
+        with_titles
+            .into_iter()
+            .flatten()
+            .map(|outcome| outcome.record),
+    );
+    records.push(teach::run(context)?.record);
     let baselines = baselines::run(context)?;
     records.extend(baselines.into_iter().map(|outcome| outcome.record));
     if context.settings.distill.teacher == TeacherChoice::Blend {

@@ -7,8 +7,9 @@ use slmrec_core::history::newest;
 use super::super::PipelineError;
 use super::super::settings::{LayerChoice, StudentStart, TeacherChoice, TeacherStatesChoice};
 use super::cache::stored_positions;
+use super::pretrain::WITH_TITLES;
 use super::teach::base_path;
-use super::{Context, seeded};
+use super::{Context, seeded, titles};
 use crate::model::base::BaseHeader;
 use crate::plan::calibration::{self, Llm, Subject};
 use crate::plan::decoder::{DecoderRun, DecoderShape};
@@ -23,6 +24,8 @@ use crate::train::{DistillSettings, TrainError, TrainSettings, TrainingData};
 pub enum TrainingRun {
     /// SASRec.
     Pretrain,
+    /// SASRec with titles, whose vectors have so many values.
+    PretrainWithTitles(usize),
     /// The teacher.
     Teach,
     /// The student's shape without the teacher.
@@ -39,6 +42,10 @@ pub enum TrainingRun {
 pub fn all(context: &Context<'_>) -> Result<Vec<StagePlan>, PipelineError> {
     let (dataset, _) = context.dataset()?;
     let mut plans = vec![plan(context, &dataset, TrainingRun::Pretrain)?];
+    if let Some(encoder) = &context.settings.pretrain.titles {
+        let run = TrainingRun::PretrainWithTitles(titles::size(context, encoder)?);
+        plans.push(plan(context, &dataset, run)?);
+    }
     if context.settings.teach.base.is_none() {
         context.reporter.say(
             "plan: no pretrained model is named (--base), so teacher and student are left out",
@@ -64,7 +71,7 @@ pub fn misfits(context: &Context<'_>, plans: &[StagePlan]) -> Vec<String> {
     let settings = &context.settings;
     let of_plan = |plan: &StagePlan| {
         let batch_size = match plan.stage {
-            "pretrain" => settings.pretrain.train.batch_size,
+            "pretrain" | WITH_TITLES => settings.pretrain.train.batch_size,
             "teach" => settings.teach.train.batch_size,
             _ => settings.distill.train.batch_size,
         };
@@ -115,7 +122,8 @@ fn plan(
 ) -> Result<StagePlan, PipelineError> {
     let settings = &context.settings;
     match run {
-        TrainingRun::Pretrain => sasrec(context, dataset),
+        TrainingRun::Pretrain => sasrec(context, dataset, None),
+        TrainingRun::PretrainWithTitles(size) => sasrec(context, dataset, Some(size)),
         TrainingRun::Teach => {
             let section = &settings.teach;
             let layers = (section.layers, section.layer_choice);
@@ -138,7 +146,11 @@ fn plan(
     }
 }
 
-fn sasrec(context: &Context<'_>, dataset: &Dataset) -> Result<StagePlan, PipelineError> {
+fn sasrec(
+    context: &Context<'_>,
+    dataset: &Dataset,
+    title_size: Option<usize>,
+) -> Result<StagePlan, PipelineError> {
     let section = &context.settings.pretrain;
     section.model.check()?;
     let train = seeded(&section.train, context);
@@ -148,6 +160,7 @@ fn sasrec(context: &Context<'_>, dataset: &Dataset) -> Result<StagePlan, Pipelin
     let run = SasRecRun {
         settings: &section.model,
         items: dataset.num_items() as u64,
+        title_size: title_size.map(|size| size as u64),
         batch_size: train.batch_size as u64,
         targets: train.targets,
         work,
@@ -161,7 +174,7 @@ fn sasrec(context: &Context<'_>, dataset: &Dataset) -> Result<StagePlan, Pipelin
         work,
     );
     let plan = StagePlan {
-        stage: "pretrain",
+        stage: title_size.map_or("pretrain", |_| WITH_TITLES),
         parameters: run.parameters(),
         work,
         memory: run.memory(),
@@ -169,7 +182,7 @@ fn sasrec(context: &Context<'_>, dataset: &Dataset) -> Result<StagePlan, Pipelin
         time: None,
     };
     timed(context, plan, || {
-        calibration::sasrec(&subject, &section.model)
+        calibration::sasrec(&subject, &section.model, title_size)
     })
 }
 
@@ -263,7 +276,11 @@ fn members(context: &Context<'_>) -> usize {
     let blend = &context.settings.blend;
     match context.settings.distill.teacher {
         TeacherChoice::Decoder => 1,
-        TeacherChoice::Blend => 1 + usize::from(blend.decoder) + blend.more_sasrecs,
+        TeacherChoice::Blend => {
+            let sasrecs = 1 + usize::from(context.settings.pretrain.titles.is_some());
+            let more = blend.more_sasrecs + blend.more_sasrecs_with_titles;
+            sasrecs + usize::from(blend.decoder) + more
+        }
     }
 }
 

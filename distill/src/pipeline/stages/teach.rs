@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Tensor;
 use slmrec_core::{Dataset, hash};
 
-use super::super::settings::LayerChoice;
+use super::super::settings::{ItemSource, LayerChoice};
 use super::super::stage::{Stage, hash_input, io_error};
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::plan::{self, TrainingRun};
@@ -81,7 +81,7 @@ pub(super) fn model_inputs(
     base: &Path,
 ) -> Result<BTreeMap<String, String>, PipelineError> {
     let dataset = WorkDir::finished(context.work.dataset(), "prepare")?;
-    let sasrec = WorkDir::finished(context.work.sasrec(), "pretrain")?;
+    let sasrec = sasrec_dir(context)?;
     Ok(BTreeMap::from([
         ("dataset".to_owned(), input_hash(&dataset)?),
         ("sasrec".to_owned(), input_hash(&sasrec)?),
@@ -91,7 +91,7 @@ pub(super) fn model_inputs(
 
 /// SHA-256 of a GGUF file, or over every file of a Hugging Face directory: other weights or another
 /// tokenizer make another model.
-fn base_hash(base: &Path) -> Result<String, PipelineError> {
+pub(super) fn base_hash(base: &Path) -> Result<String, PipelineError> {
     if !base.is_dir() {
         return hash_input(base);
     }
@@ -125,9 +125,19 @@ pub(super) fn from_base(
     )?)
 }
 
-/// SASRec's item embeddings `[N + 1, D]`.
+/// The SASRec whose item embeddings teacher and student take.
+fn sasrec_dir(context: &Context<'_>) -> Result<PathBuf, PipelineError> {
+    match context.settings.teach.item_embeddings {
+        ItemSource::SasRec => WorkDir::finished(context.work.sasrec(), "pretrain"),
+        ItemSource::Titles => {
+            WorkDir::finished(context.work.sasrec_titles(), "pretrain --titles minilm")
+        }
+    }
+}
+
+/// Item embeddings `[N + 1, D]` of that SASRec, with what titles add to them.
 fn item_embeddings(context: &Context<'_>) -> Result<Tensor, PipelineError> {
-    let dir = WorkDir::finished(context.work.sasrec(), "pretrain")?;
+    let dir = sasrec_dir(context)?;
     let (sasrec, config) = SasRec::load(&dir, &context.device)?;
     let expected = vocabulary_hash(context)?;
     if config.vocabulary_sha256 != expected {
@@ -138,7 +148,7 @@ fn item_embeddings(context: &Context<'_>) -> Result<Tensor, PipelineError> {
             hint: "run `slmrec-distill pretrain` again".into(),
         });
     }
-    Ok(sasrec.item_embeddings().detach())
+    Ok(sasrec.item_embeddings()?.detach())
 }
 
 pub(super) fn say_size(context: &Context<'_>, role: &str, model: &LlmRecommender) {

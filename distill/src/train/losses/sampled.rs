@@ -51,7 +51,7 @@ impl Candidates {
         targets: &[u32],
     ) -> Result<Tensor> {
         match self {
-            Self::All => catalog::cross_entropy(user_vectors, items.weight, targets),
+            Self::All => catalog::cross_entropy(user_vectors, &items.all()?, targets),
             Self::Drawn(negatives) => {
                 sampled_cross_entropy(user_vectors, items, targets, negatives)
             }

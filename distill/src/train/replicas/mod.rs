@@ -37,7 +37,7 @@ impl Replica<'_> {
     /// Where it lives.
     #[must_use]
     pub fn device(&self) -> Device {
-        self.model.item_embeddings().device().clone()
+        self.model.item_table().device().clone()
     }
 }
 

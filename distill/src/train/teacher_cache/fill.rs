@@ -133,7 +133,7 @@ impl Filler<'_> {
     ) -> Result<u64, TrainError> {
         let spec = self.cache.layout().spec();
         let histories: Vec<&[ItemIndex]> = windows.iter().map(|&w| self.history(w)).collect();
-        let table = self.teacher.item_embeddings();
+        let table = self.teacher.item_embeddings()?;
         let batch = HistoryBatch::new(&histories, table.device())?;
         let output = (self.teacher).forward(&batch, Mode::Eval, &spec.layers)?;
         let places = self.places(shard, windows, &batch, &output)?;

@@ -197,7 +197,7 @@ impl Validator for Wobble {
         &mut self,
         model: &dyn SequentialModel,
     ) -> Result<f64, Box<dyn std::error::Error + Send + Sync>> {
-        let sum = model.item_embeddings().sum_all()?.to_scalar::<f32>()?;
+        let sum = model.item_embeddings()?.sum_all()?.to_scalar::<f32>()?;
         Ok(f64::from(sum).sin())
     }
 }
@@ -238,7 +238,7 @@ fn a_whole_run_with_stored_states_is_the_run_with_a_teacher() {
     let data = data(Targets::All);
     for top_k in [0, 3] {
         let dir = tempfile::tempdir().expect("temporary folder");
-        let items = (top_k == 0).then(|| teacher.item_embeddings().detach());
+        let items = (top_k == 0).then(|| teacher.item_embeddings().expect("items").detach());
         let stored = open(&filled(dir.path(), &data, Positions::All, top_k), items);
         let (stored, live) = (train(&stored, top_k), train(&live, top_k));
         assert_eq!(stored.steps, live.steps);
@@ -274,7 +274,7 @@ fn the_best_items_are_stored_with_their_scores() {
             let top = stored.at(&batch, places, &[]).expect("stored").top;
             let top = top.expect("the best items");
             let users = live.at(&batch, places, &[]).expect("live").user_vectors;
-            let table = teacher.item_embeddings();
+            let table = teacher.item_embeddings().expect("items");
             let expected = crate::train::TopScores::of(&users, &table, kept).expect("top");
             let found = top.items.to_vec2::<u32>().expect("items");
             assert_eq!(found, expected.items.to_vec2::<u32>().expect("items"));

@@ -9,6 +9,7 @@ use safetensors::tensor::{Dtype, SafeTensors};
 use super::super::directory::MANIFEST_FILE;
 use super::super::shard_file::HEADER_END;
 use super::*;
+use crate::model::ItemTable;
 
 #[test]
 fn shards_are_safetensors_files_of_the_promised_size() {
@@ -268,8 +269,8 @@ impl SequentialModel for Scaled {
         })
     }
 
-    fn item_embeddings(&self) -> Tensor {
-        self.model.item_embeddings()
+    fn item_table(&self) -> ItemTable<'_> {
+        self.model.item_table()
     }
 
     fn parameters(&self) -> &Parameters {

@@ -1,0 +1,198 @@
+//! Titles on generated data, by the commands that a person types: vectors, SASRec with titles, as a
+//! member of the blend, as a row of the comparison, and under a language model.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use candle_core::Device;
+use serde_json::Value;
+use slmrec_distill::model::{SasRec, SequentialModel};
+use support::{run, run_well, write_interactions, write_tiny_bert, write_tiny_llama};
+
+const SETTINGS: &str = r#"
+seed = 7
+[prepare]
+source = "ratings.csv"
+[pretrain.model]
+hidden_size = 16
+num_attention_heads = 2
+intermediate_size = 16
+max_history = 12
+dropout = 0.1
+[pretrain.train]
+epochs = 4
+batch_size = 32
+learning_rate = 0.005
+[model]
+max_history = 12
+[teach]
+base = "base"
+layers = 2
+[teach.train]
+epochs = 1
+"#;
+
+/// stderr of a command that must end well.
+fn said(folder: &Path, arguments: &[&str]) -> String {
+    let arguments = [arguments, &["--config", "pipeline.toml"]].concat();
+    let output = run("slmrec-distill", folder, &arguments);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    said
+}
+
+/// stderr of a command that must be refused.
+fn refused(folder: &Path, arguments: &[&str]) -> String {
+    let arguments = [arguments, &["--config", "pipeline.toml"]].concat();
+    let output = run("slmrec-distill", folder, &arguments);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+    said
+}
+
+fn json(folder: &Path, arguments: &[&str]) -> Value {
+    let arguments = [
+        arguments,
+        &["--config", "pipeline.toml", "--format", "json"],
+    ]
+    .concat();
+    let text = run_well("slmrec-distill", folder, &arguments);
+    serde_json::from_str(&text).expect("JSON on stdout")
+}
+
+const PRETRAIN: [&str; 3] = ["pretrain", "--titles", "encoder"];
+
+#[test]
+fn titles_from_vectors_to_a_teacher() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let folder = dir.path();
+    write_interactions(folder, 150);
+    write_tiny_llama(&folder.join("base"));
+    write_tiny_bert(&folder.join("encoder"));
+    fs::write(folder.join("pipeline.toml"), SETTINGS).expect("settings");
+    without_one_title(folder);
+    for stage in [&["prepare"][..], &["prior", "fit"], &["pretrain"]] {
+        said(folder, stage);
+    }
+    vectors_are_kept_until_something_changes(folder);
+    is_a_member_of_the_blend(folder);
+    is_a_row_of_the_comparison(folder);
+    gives_a_teacher_its_items(folder);
+    trains_with_drawn_items(folder);
+    refuses_what_is_wrong(folder);
+}
+
+fn without_one_title(folder: &Path) {
+    let movies = fs::read_to_string(folder.join("movies.csv")).expect("movies");
+    let kept: String = (movies.lines())
+        .filter(|line| !line.starts_with("m4,"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    fs::write(folder.join("movies.csv"), kept).expect("movies");
+}
+
+fn vectors_are_kept_until_something_changes(folder: &Path) {
+    let first = said(folder, &PRETRAIN);
+    assert!(first.contains("pretrain: up to date"), "{first}");
+    let counts = "titles: 59 items have one, 1 have none";
+    assert!(first.contains(counts), "{first}");
+    let second = said(folder, &PRETRAIN);
+    for stage in ["pretrain", "titles", "pretrain-titles"] {
+        assert!(second.contains(&format!("{stage}: up to date")), "{second}");
+    }
+    // Another encoder, then other titles.
+    let config = folder.join("encoder/config.json");
+    let text = fs::read_to_string(&config).expect("config");
+    fs::write(&config, text.replace("1e-12", "1e-11")).expect("config");
+    let third = said(folder, &PRETRAIN);
+    assert!(third.contains("titles: begins"), "{third}");
+    let movies = fs::read_to_string(folder.join("movies.csv")).expect("movies");
+    let swapped = movies.replacen("Film 7,", "Film 8,", 1);
+    fs::write(folder.join("movies.csv"), swapped).expect("movies");
+    said(folder, &["prepare", "--force"]);
+    said(folder, &["prior", "fit"]);
+    let fourth = said(folder, &PRETRAIN);
+    for stage in ["titles", "pretrain-titles"] {
+        assert!(fourth.contains(&format!("{stage}: begins")), "{fourth}");
+    }
+}
+
+fn is_a_member_of_the_blend(folder: &Path) {
+    let blend = ["blend", "--no-decoder", "--more-sasrecs", "0"];
+    let more = ["--more-sasrecs-with-titles", "1"];
+    let found = json(folder, &[&blend[..], &more, &PRETRAIN[1..]].concat());
+    let members = found["members"].as_array().expect("members");
+    let folders: Vec<&str> = (members.iter())
+        .filter_map(|member| member["folder"].as_str())
+        .collect();
+    assert_eq!(
+        folders,
+        ["sasrec", "sasrec-titles", "blend-sasrec-titles-1"]
+    );
+    let alone: Vec<f64> = (members.iter())
+        .filter_map(|member| member["validation_ndcg_10"].as_f64())
+        .collect();
+    assert_ne!(alone[1], alone[2], "another seed");
+    let best = found["validation_ndcg_10"].as_f64().expect("a figure");
+    assert!(best > 0.0 && best.is_finite(), "{found}");
+}
+
+fn is_a_row_of_the_comparison(folder: &Path) {
+    let evaluate = ["evaluate", "--split", "validation", "--no-bundle"];
+    let rows = json(folder, &evaluate).to_string();
+    for row in ["SASRec with titles", "SASRec with titles + prior"] {
+        assert!(rows.contains(&format!("\"{row}\"")), "{row}");
+    }
+}
+
+fn gives_a_teacher_its_items(folder: &Path) {
+    said(folder, &["teach", "--item-embeddings", "titles"]);
+    let work = folder.join("slmrec-work");
+    let table = |dir: &str| {
+        let (model, _) = SasRec::load(&work.join(dir), &Device::Cpu).expect("SASRec");
+        let items = model
+            .item_embeddings()
+            .and_then(|items| items.to_vec2::<f32>());
+        items.expect("items")
+    };
+    let path = work.join("teacher/recommender.safetensors");
+    let teacher = candle_core::safetensors::load(path, &Device::Cpu).expect("teacher");
+    let items: Vec<Vec<f32>> = teacher["item_embeddings.weight"].to_vec2().expect("items");
+    assert_eq!(items, table("sasrec-titles"), "the sums");
+    assert_ne!(items, table("sasrec"));
+}
+
+fn trains_with_drawn_items(folder: &Path) {
+    let drawn = "pretrain.train.catalog_loss={sampled={negatives=20}}";
+    let told = said(folder, &[&PRETRAIN[..], &["--set", drawn]].concat());
+    assert!(told.contains("pretrain-titles: done"), "{told}");
+}
+
+fn refuses_what_is_wrong(folder: &Path) {
+    let cases: [(&[&str], &str); 3] = [
+        (
+            &["pretrain", "--titles", "nowhere"],
+            "hint: after `slmrec-distill fetch minilm`",
+        ),
+        (&["pretrain", "--titles", "base"], "is not supported"),
+        (
+            &["blend", "--more-sasrecs-with-titles", "1"],
+            "expected pretrain.titles",
+        ),
+    ];
+    for (arguments, part) in cases {
+        let told = refused(
+            folder,
+            &[arguments, &["--set", "blend.more_sasrecs=0"]].concat(),
+        );
+        assert!(told.contains(part), "{arguments:?}: {told}");
+    }
+    let mut movies = String::from("movieId,title,genres\n");
+    movies.push_str("m999,\"No such film\",Drama\n");
+    fs::write(folder.join("movies.csv"), movies).expect("movies");
+    said(folder, &["prepare", "--force"]);
+    let told = refused(folder, &PRETRAIN);
+    assert!(told.contains("none of the 60 items has a title"), "{told}");
+}

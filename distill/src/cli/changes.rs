@@ -44,6 +44,8 @@ impl Changes {
             Command::Run(_)
             | Command::Prior(_)
             | Command::Fetch(_)
+            | Command::Compare(_)
+            | Command::Report(_)
             | Command::Settings
             | Command::VerifyResume(_)
             | Command::Completions { .. } => {}

@@ -248,13 +248,13 @@ pub(crate) fn same_targets(first: &Evaluation, other: &Evaluation) -> Result<(),
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::evaluate::testing::dataset;
     use slmrec_core::evaluation::Ranks;
 
     /// Twenty users of three items each; the ranks are the same under every protocol.
-    pub(in crate::evaluate) fn evaluation(name: &str, rank_of: impl Fn(u32) -> u32) -> Evaluation {
+    pub(crate) fn evaluation(name: &str, rank_of: impl Fn(u32) -> u32) -> Evaluation {
         let sequences: Vec<&[u32]> = (0..20).map(|_| &[1, 2, 3][..]).collect();
         let data = dataset(30, &sequences);
         let users: Vec<u32> = (0..20).collect();

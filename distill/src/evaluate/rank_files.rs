@@ -186,3 +186,73 @@ fn missing(path: &Path, found: &'static str) -> RankFileError {
         found,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::comparison::tests::evaluation;
+
+    fn write(path: &Path, bytes: &[u8]) {
+        fs::create_dir_all(path.parent().expect("a folder")).expect("folder");
+        fs::write(path, bytes).expect("file");
+    }
+
+    #[test]
+    fn a_run_is_found_by_each_of_its_paths() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let root = dir.path();
+        let systems = [evaluation("b, late", |_| 2), evaluation("a", |_| 1)];
+        let comparison = Comparison::new(&systems, &[]).expect("same targets");
+        let evaluation_dir = root.join("evaluation");
+        let json = serde_json::to_vec(&comparison).expect("JSON");
+        write(&evaluation_dir.join(COMPARISON_FILE), &json);
+        for system in &systems {
+            let path = evaluation_dir
+                .join(RANKS_DIR)
+                .join(rank_file_name(&system.name));
+            write(&path, &system.to_json().expect("JSON"));
+        }
+        fs::create_dir_all(root.join(DATASET_DIR)).expect("folder");
+        let names = |path: &Path| -> Vec<String> {
+            let run = read_run(path).expect("a run");
+            assert_eq!(
+                run.dataset,
+                Some(root.join(DATASET_DIR)),
+                "{}",
+                path.display()
+            );
+            run.evaluations.into_iter().map(|e| e.name).collect()
+        };
+        assert_eq!(names(root), ["b, late", "a"]);
+        assert_eq!(names(&evaluation_dir), ["b, late", "a"]);
+        let ranks = evaluation_dir.join(RANKS_DIR);
+        assert_eq!(names(&ranks), ["a", "b, late"], "by file name");
+        assert_eq!(names(&ranks.join("b--late.json")), ["b, late"]);
+
+        // What the comparison does not name is of an earlier run; what it names must be there.
+        write(&ranks.join("old.json"), b"{}");
+        assert_eq!(names(root).len(), 2);
+        fs::remove_file(ranks.join("a.json")).expect("removed");
+        let error = read_run(root).expect_err("ranks are missing").to_string();
+        assert!(
+            error.contains("a.json") && error.contains("hint:"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_run_is_refused_with_its_path() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let refused = |path: &Path, part: &str| {
+            let error = read_run(path).expect_err("no run").to_string();
+            assert!(error.contains(part) && error.contains("hint:"), "{error}");
+        };
+        refused(&dir.path().join("nowhere"), "nowhere: expected");
+        refused(dir.path(), "found a folder without any");
+        let file = dir.path().join("x.json");
+        write(&file, b"[1]");
+        refused(&file, "x.json: expected the ranks of a system");
+        write(&dir.path().join(COMPARISON_FILE), b"[1]");
+        refused(dir.path(), "expected a comparison");
+    }
+}

@@ -119,4 +119,6 @@ pub fn write(work: &WorkDir, output: Option<&Path>) -> Result<Summary, ReportErr
 }
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@
 pub mod curves;
 pub mod gather;
 pub mod groups;
+mod making;
 mod page;
 pub mod profile;
 mod sections;

@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::verdict::{Line, Standing};
-use super::{Decision, Gathered, ReportError, Verdict, groups, sections, tables};
+use super::{Decision, Gathered, ReportError, Verdict, groups, making, sections, tables};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -37,11 +37,11 @@ pub fn html(gathered: &Gathered, verdict: &Verdict) -> Result<String, ReportErro
                     (tables::comparison(gathered, shipped))
                     (sections::groups(gathered, &systems)?)
                     (sections::exposure(gathered)?)
-                    (sections::profile(gathered)?)
-                    (sections::curves(gathered)?)
-                    (sections::bundle(gathered))
+                    (making::profile(gathered)?)
+                    (making::curves(gathered)?)
+                    (making::bundle(gathered))
                     (sections::examples(gathered, &systems))
-                    (sections::repeat(gathered))
+                    (making::repeat(gathered))
                     (definitions(gathered))
                 }
             }

@@ -194,17 +194,28 @@ fn decide(lines: &[Line]) -> (Decision, String) {
     let worse = with(Some(Standing::Worse));
     let level = with(Some(Standing::Level));
     let unmeasured = with(None);
+    let verb = |names: &[&str], one: &'static str, several: &'static str| match names.len() {
+        1 => one,
+        _ => several,
+    };
     if !worse.is_empty() {
-        let sentence = format!("No: {} ranks better and is simpler.", listed(&worse));
+        let ranks = verb(
+            &worse,
+            "ranks better and is simpler",
+            "rank better and are simpler",
+        );
+        let sentence = format!("No: {} {ranks}.", listed(&worse));
         (Decision::DoNotShip, sentence)
     } else if !level.is_empty() {
+        let simpler = verb(&level, "which is simpler", "which are simpler");
         let sentence = format!(
-            "Not shown: it is level with {}, which is simpler. The 95 % interval of the difference holds zero.",
+            "Not shown: it is level with {}, {simpler}. The 95 % interval of the difference holds zero.",
             listed(&level)
         );
         (Decision::NotShown, sentence)
     } else if !unmeasured.is_empty() {
-        let sentence = format!("Not known: {} was not evaluated.", listed(&unmeasured));
+        let was = verb(&unmeasured, "was", "were");
+        let sentence = format!("Not known: {} {was} not evaluated.", listed(&unmeasured));
         (Decision::Unknown, sentence)
     } else {
         let sentence = "Yes: it ranks better than everything simpler that was measured.".to_owned();

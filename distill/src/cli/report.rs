@@ -7,6 +7,7 @@ use clap::Args;
 use super::args::OutputFormat;
 use super::print;
 use crate::pipeline::WorkDir;
+use crate::report::gather::ToDo;
 use crate::report::{Summary, write};
 
 /// `report`.
@@ -42,13 +43,12 @@ fn text(summary: &Summary) -> String {
         "is the distilled student worth shipping? {}",
         summary.verdict.sentence
     ));
-    let missing = summary.missing.iter();
-    lines.extend(missing.map(|m| format!("missing: {} ({})", m.part, m.command)));
-    lines.extend(
-        summary
-            .stale
-            .iter()
-            .map(|line| format!("out of date: {line}")),
-    );
+    for (what, list) in [
+        ("missing", &summary.missing),
+        ("out of date", &summary.stale),
+    ] {
+        let line = |to_do: &ToDo| format!("{what}: {} ({})", to_do.what, to_do.command);
+        lines.extend(list.iter().map(line));
+    }
     lines.join("\n")
 }

@@ -8,7 +8,8 @@ use slmrec_core::{Dataset, Evaluation};
 
 use super::ReportError;
 use crate::data::PrepareReport;
-use crate::evaluate::compare::read_dataset;
+use crate::evaluate::compare::{CompareError, read_dataset};
+use crate::evaluate::names::{CE_ONLY, STUDENT};
 use crate::evaluate::rank_files::{read_comparison, read_run};
 use crate::evaluate::{Comparison, RECOMMENDATIONS_FILE, Recommendations};
 use crate::pipeline::work_dir::DEFAULT_WORK_DIR;
@@ -24,11 +25,11 @@ pub struct StageOutput {
     pub record: StageRecord,
 }
 
-/// A part that is not there.
+/// Something that is not there or out of date.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Missing {
+pub struct ToDo {
     /// What.
-    pub part: String,
+    pub what: String,
     /// The command that makes it.
     pub command: String,
 }
@@ -90,9 +91,9 @@ pub struct Gathered {
     /// How fast the bundle answers.
     pub latency: Option<Latency>,
     /// Parts that are not there.
-    pub missing: Vec<Missing>,
+    pub missing: Vec<ToDo>,
     /// Outputs that are older than what they were made of.
-    pub stale: Vec<String>,
+    pub stale: Vec<ToDo>,
 }
 
 /// Folders, what they are, and the command that makes them, in the order of the pipeline.
@@ -123,7 +124,7 @@ pub fn gather(work: &WorkDir) -> Result<Gathered, ReportError> {
     }
     gathered.figures(work)?;
     gathered.evaluation(work)?;
-    gathered.stale = stale(&gathered);
+    gathered.stale = stale(work, &gathered);
     Ok(gathered)
 }
 
@@ -148,7 +149,7 @@ impl Gathered {
                     folder: folder.to_owned(),
                     record,
                 }),
-                None => self.missing.push(missing(work, part, command)),
+                None => self.missing.push(to_do(work, part, command)),
             }
             if folder == "teacher" {
                 self.blend(work)?;
@@ -157,7 +158,7 @@ impl Gathered {
         let by_blend = |record: &StageRecord| record.settings["teacher"] == "blend";
         if self.stage("student").is_some_and(by_blend) && self.stage("blend").is_none() {
             self.missing
-                .push(missing(work, "the blended teacher", "blend"));
+                .push(to_do(work, "the blended teacher", "blend"));
         }
         Ok(())
     }
@@ -205,7 +206,7 @@ impl Gathered {
                 match read_dataset(&work.dataset(), evaluation) {
                     Ok(dataset) => Some(dataset),
                     // Said as an output that is out of date.
-                    Err(crate::evaluate::compare::CompareError::OtherDataset { .. }) => None,
+                    Err(CompareError::OtherDataset { .. }) => None,
                     Err(other) => return Err(other.into()),
                 }
             }
@@ -217,7 +218,7 @@ impl Gathered {
     fn data_alone(&self, work: &WorkDir) -> Result<Option<Dataset>, ReportError> {
         let read = || Dataset::read(&work.dataset());
         let dataset = self.prepare.is_some().then(read).transpose();
-        dataset.map_err(|source| crate::evaluate::compare::CompareError::from(source).into())
+        dataset.map_err(|source| CompareError::from(source).into())
     }
 
     /// Evaluations of earlier versions have none.
@@ -227,7 +228,7 @@ impl Gathered {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 let part = "what the systems recommend (coverage, popularity, examples)";
-                self.missing.push(missing(work, part, "evaluate --force"));
+                self.missing.push(to_do(work, part, "evaluate --force"));
                 return Ok(());
             }
             Err(source) => return Err(ReportError::Io { path, source }),
@@ -242,13 +243,13 @@ impl Gathered {
     }
 }
 
-fn missing(work: &WorkDir, part: &str, command: &str) -> Missing {
+fn to_do(work: &WorkDir, what: &str, command: &str) -> ToDo {
     let mut command = format!("slmrec-distill {command}");
     if work.root() != std::path::Path::new(DEFAULT_WORK_DIR) {
         command.push_str(&format!(" --work-dir {}", work.root().display()));
     }
-    Missing {
-        part: part.to_owned(),
+    ToDo {
+        what: what.to_owned(),
         command,
     }
 }
@@ -269,11 +270,11 @@ fn figures<T: for<'a> Deserialize<'a>>(
 }
 
 /// Which stages were made of something else than what lies there now.
-fn stale(gathered: &Gathered) -> Vec<String> {
+fn stale(work: &WorkDir, gathered: &Gathered) -> Vec<ToDo> {
     let mut found = Vec::new();
     for StageOutput { folder, record } in &gathered.stages {
         for (input, hash) in &record.inputs {
-            let now = match folder_of(input) {
+            let now = match folder_of(record, input) {
                 Some(source) => gathered.stage(source).map(StageRecord::output_hash),
                 None if input.ends_with(" bundle") => {
                     gathered.export.as_ref().map(|e| e.file_sha256.clone())
@@ -281,10 +282,8 @@ fn stale(gathered: &Gathered) -> Vec<String> {
                 None => None,
             };
             if now.is_some_and(|now| now != *hash) {
-                found.push(format!(
-                    "{folder} was made of another {input} than the one that is there now: run `slmrec-distill {}` again",
-                    command_of(folder)
-                ));
+                let what = format!("{folder} was made of another “{input}” than the one there now");
+                found.push(to_do(work, &what, command_of(folder)));
             }
         }
     }
@@ -292,11 +291,13 @@ fn stale(gathered: &Gathered) -> Vec<String> {
 }
 
 /// The folder that an input of a record stands for.
-fn folder_of(input: &str) -> Option<&str> {
+fn folder_of<'a>(record: &StageRecord, input: &'a str) -> Option<&'a str> {
     match input {
         "SASRec" => Some("sasrec"),
-        crate::evaluate::names::CE_ONLY => Some("ce-only"),
-        crate::evaluate::names::STUDENT => Some("student"),
+        CE_ONLY => Some("ce-only"),
+        STUDENT => Some("student"),
+        // Whoever taught, the student's record calls it so.
+        "teacher" if record.settings["teacher"] == "blend" => Some("blend"),
         "dataset" | "prior" | "sasrec" | "teacher" | "blend" | "student" => Some(input),
         member if member.starts_with("blend-sasrec-") => Some(member),
         _ => None,

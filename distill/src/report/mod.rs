@@ -92,9 +92,9 @@ pub struct Summary {
     /// What it says on top.
     pub verdict: Verdict,
     /// Parts that are not there, and what makes them.
-    pub missing: Vec<gather::Missing>,
+    pub missing: Vec<gather::ToDo>,
     /// Outputs that are older than what they were made of.
-    pub stale: Vec<String>,
+    pub stale: Vec<gather::ToDo>,
 }
 
 /// Writes the page about a work directory, whole or not at all.

@@ -117,21 +117,21 @@ fn reason(line: &Line, shipped: &str) -> Markup {
 }
 
 fn warnings(gathered: &Gathered) -> Markup {
+    let boxes = [
+        (
+            "missing",
+            "Not in this report, because it was not made:",
+            &gathered.missing,
+        ),
+        ("stale", "Out of date:", &gathered.stale),
+    ];
     html! {
-        @if !gathered.missing.is_empty() {
-            section.warning id="missing" {
-                p { "Not in this report, because it was not made:" }
-                ul {
-                    @for missing in &gathered.missing {
-                        li { (missing.part) ": " code { (missing.command) } }
-                    }
+        @for (id, title, lines) in boxes {
+            @if !lines.is_empty() {
+                section.warning id=(id) {
+                    p { (title) }
+                    ul { @for line in lines { li { (line.what) ": " code { (line.command) } } } }
                 }
-            }
-        }
-        @if !gathered.stale.is_empty() {
-            section.warning id="stale" {
-                p { "Out of date:" }
-                ul { @for line in &gathered.stale { li { (line) } } }
             }
         }
     }

@@ -31,7 +31,7 @@ fn every_row_and_every_pair_is_in_a_well_formed_page() {
     let (summary, _, html) = page(&work);
     assert!(html.errors.is_empty(), "{:?}", html.errors);
     assert_eq!(summary.missing, []);
-    assert_eq!(summary.stale, Vec::<String>::new());
+    assert_eq!(summary.stale, []);
 
     let rows = texts(&html, "#comparison tr");
     let comparison = read_comparison(&work.evaluation()).expect("comparison");

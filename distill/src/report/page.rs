@@ -41,6 +41,7 @@ pub fn html(gathered: &Gathered, verdict: &Verdict) -> Result<String, ReportErro
                     (making::curves(gathered)?)
                     (making::bundle(gathered))
                     (sections::examples(gathered, &systems))
+                    (tables::figures(gathered, shipped))
                     (making::repeat(gathered))
                     (definitions(gathered))
                 }
@@ -66,6 +67,7 @@ fn contents() -> Markup {
         ("curves", "Training"),
         ("bundle", "Bundle"),
         ("examples", "Examples"),
+        ("figures", "All figures"),
         ("repeat", "Settings and hashes"),
         ("definitions", "Definitions"),
     ];

@@ -45,8 +45,22 @@ pub(super) fn comparison(gathered: &Gathered, shipped: Option<&str>) -> Markup {
             }
             h3 { "Full ranking, seen items removed: the headline" }
             (headline(comparison, shipped))
-            (paired(comparison, shipped))
-            @for ranking in Ranking::ALL { (all_metrics(comparison, ranking, shipped)) }
+        }
+    }
+}
+
+/// Every pair and every metric: long, so it stands behind what most readers look for.
+pub(super) fn figures(gathered: &Gathered, shipped: Option<&str>) -> Markup {
+    html! {
+        section id="figures" {
+            h2 { "All figures" }
+            @match &gathered.comparison {
+                Some(comparison) => {
+                    (paired(comparison, shipped))
+                    @for ranking in Ranking::ALL { (all_metrics(comparison, ranking, shipped)) }
+                }
+                None => p.note { "Nothing was evaluated." }
+            }
         }
     }
 }

@@ -33,7 +33,7 @@ fn every_row_and_every_pair_is_in_a_well_formed_page() {
     assert_eq!(summary.missing, []);
     assert_eq!(summary.stale, []);
 
-    let rows = texts(&html, "#comparison tr");
+    let rows = texts(&html, "#comparison tr, #figures tr");
     let comparison = read_comparison(&work.evaluation()).expect("comparison");
     for row in &comparison.rows {
         for ranking in Ranking::ALL {
@@ -135,7 +135,13 @@ fn what_was_not_made_is_named_with_its_command_and_not_invented() {
             "{said}"
         );
     }
-    assert!(texts(&html, "#comparison td, #groups td, #exposure td, .card").is_empty());
+    assert!(
+        texts(
+            &html,
+            "#comparison td, #figures td, #groups td, #exposure td, .card"
+        )
+        .is_empty()
+    );
     assert!(texts(&html, "#curves h3").contains(&"sasrec".to_owned()));
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Follow the data: [`data`] (files to a dataset directory) → [`model`] (SASRec and the decoder) →
 //! [`train`] (objectives and the loop) → [`evaluate`] (ranking against the floors) and [`prior`] (counts beside a model) → `slmrec_export`.
-//! [`plan`] says beforehand what a run will take. [`pipeline`] strings the stages together under one work directory; [`cli`] is what a person types.
+//! [`plan`] says beforehand what a run will take, [`report`] afterwards what it gave. [`pipeline`] strings the stages together under one work directory; [`cli`] is what a person types.
 
 pub mod cli;
 pub mod data;
@@ -12,4 +12,5 @@ pub mod model;
 pub mod pipeline;
 pub mod plan;
 pub mod prior;
+pub mod report;
 pub mod train;

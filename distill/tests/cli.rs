@@ -36,6 +36,8 @@ fn every_command_has_an_example() {
         "teach",
         "distill",
         "evaluate",
+        "compare",
+        "report",
         "export",
         "run",
         "fetch",
@@ -83,7 +85,7 @@ fn what_is_wrong_is_said_with_a_hint() {
     std::fs::write(dir.path().join("columns.csv"), "a,b\n1,2\n").expect("file");
     std::fs::write(dir.path().join("bad.toml"), "[distill]\nlayer = 3\n").expect("file");
     std::fs::write(dir.path().join("not.toml"), "= =").expect("file");
-    let cases: [(&[&str], &[&str]); 12] = [
+    let cases: [(&[&str], &[&str]); 15] = [
         (&["prepare"], &["prepare needs a file", "hint:"]),
         (&["prepare", "nowhere.csv"], &["nowhere.csv"]),
         (&["prepare", "empty.csv"], &["empty.csv"]),
@@ -108,6 +110,22 @@ fn what_is_wrong_is_said_with_a_hint() {
         ),
         (&["run", "not.toml"], &["not.toml", "TOML"]),
         (&["fetch", "ml-1m"], &["ml-1m", "ml-100k, smollm2-135m"]),
+        (
+            &["report"],
+            &[
+                "slmrec-work",
+                "found none",
+                "hint: run `slmrec-distill prepare",
+            ],
+        ),
+        (
+            &["compare", "nowhere", "elsewhere"],
+            &["nowhere", "expected", "hint: run `slmrec-distill evaluate`"],
+        ),
+        (
+            &["compare", "bad.toml", "bad.toml"],
+            &["bad.toml", "expected the ranks of a system", "hint:"],
+        ),
     ];
     for (arguments, parts) in cases {
         let said = refused(dir.path(), arguments);

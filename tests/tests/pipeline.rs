@@ -88,10 +88,59 @@ fn from_logs_to_recommendations() {
     }
 
     recommends(folder);
+    reports_and_compares(folder);
     refreshes_the_prior(folder);
     skips_what_is_up_to_date(folder);
     refuses_what_is_wrong(folder);
     a_blend_teaches(folder);
+}
+
+/// The page about the run, and the run against itself.
+fn reports_and_compares(folder: &Path) {
+    let summary = json(&run_well(
+        "slmrec-distill",
+        folder,
+        &["report", "--format", "json"],
+    ));
+    assert_eq!(summary["missing"], serde_json::json!([]));
+    assert_eq!(summary["stale"], serde_json::json!([]));
+    assert_ne!(summary["verdict"]["decision"], "unknown");
+    assert_eq!(summary["verdict"]["system"], "student, int8 bundle");
+    let page = fs::read_to_string(folder.join("slmrec-work/report.html")).expect("the page");
+    for part in [
+        "student, distilled + prior of the day",
+        "loss cos",
+        "One recommendation",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    let itself = [
+        "compare",
+        "slmrec-work",
+        "slmrec-work/evaluation",
+        "--format",
+        "json",
+    ];
+    let compared = json(&run_well("slmrec-distill", folder, &itself));
+    for pair in compared["pairs"].as_array().expect("pairs") {
+        assert_eq!(pair["changes"]["unchanged"], 500);
+        assert_eq!(pair["difference"]["ndcg_10"]["high"], 0.0);
+    }
+    let against = [
+        &itself[..],
+        &[
+            "--system",
+            "student, distilled + prior",
+            "--against",
+            "popularity",
+        ],
+    ]
+    .concat();
+    let compared = json(&run_well("slmrec-distill", folder, &against));
+    assert_eq!(compared["pairs"][0]["difference"]["ndcg_10_differs"], true);
+    let gained = compared["examples"]["gained"].as_array().expect("users");
+    let title = gained[0]["data"]["target"].as_str().expect("a title");
+    assert!(title.contains("Film"), "{title}");
 }
 
 /// Several models as one teacher, by its logits.

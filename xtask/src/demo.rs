@@ -69,6 +69,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             .arg(format!("export.output={:?}", bundle.display().to_string()));
     }
     costs.push(step(&mut stages)?);
+    let mut report = program("slmrec-distill")?;
+    report.args(["report", "--work-dir"]).arg(&work_dir);
+    costs.push(step(&mut report)?);
     let mut recommend = program("slmrec-run")?;
     recommend.arg(HISTORY);
     if arguments.quick {

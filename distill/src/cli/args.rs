@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use super::compare::Compare;
+use super::report::Report;
 use crate::pipeline::settings::{
     Baseline, DeviceChoice, ItemSource, LayerChoice, StudentStart, TeacherChoice,
     TeacherStatesChoice,
@@ -84,6 +86,10 @@ pub enum Command {
     Study(Study),
     /// Compare the student with everything simpler
     Evaluate(Evaluate),
+    /// Set two runs against each other on the same users: intervals, who gained, who lost
+    Compare(Compare),
+    /// Write one HTML page about a work directory: is the student worth shipping, and why
+    Report(Report),
     /// Write the bundle that slmrec-run and apps load
     Export(Export),
     /// Run all stages of a settings file, skipping what is up to date

@@ -49,6 +49,8 @@ impl Changes {
             | Command::Study(_)
             | Command::Prior(_)
             | Command::Fetch(_)
+            | Command::Compare(_)
+            | Command::Report(_)
             | Command::Settings
             | Command::VerifyResume(_)
             | Command::Completions { .. } => {}

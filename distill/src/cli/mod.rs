@@ -6,9 +6,11 @@
 pub mod args;
 mod cache_states;
 mod changes;
+pub mod compare;
 mod fetch;
 mod print;
 mod prior;
+pub mod report;
 mod reporter;
 mod study;
 mod verify_resume;
@@ -66,6 +68,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<()> {
             return Ok(());
         }
         Command::Fetch(args) => return fetch::run(args, &reporter),
+        Command::Compare(args) => return compare::run(args),
         _ => {}
     }
     let mut changes = inherited(cli)?;
@@ -120,6 +123,7 @@ fn inherited(cli: &Cli) -> anyhow::Result<Vec<(String, toml::Value)>> {
 
 fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
     match command {
+        Command::Report(args) => report::run(args, context.work()),
         Command::Prepare(_) => print::prepared(&stages::prepare::run(context)?),
         Command::Prior(args) => prior::run(args, context),
         Command::Pretrain(_) => {
@@ -157,9 +161,14 @@ fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
         Command::Run(_) => {
             let (comparison, records) = stages::run_all(context)?;
             print::comparison(&comparison, args::OutputFormat::Table)?;
-            print::costs(&records)
+            print::costs(&records)?;
+            let work = context.work().root().display();
+            let line = format!("a page about this run: slmrec-distill report --work-dir {work}");
+            context.reporter.say(&line);
+            Ok(())
         }
         Command::Fetch(_)
+        | Command::Compare(_)
         | Command::Settings
         | Command::VerifyResume(_)
         | Command::Completions { .. } => Ok(()),

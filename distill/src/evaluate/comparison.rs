@@ -189,8 +189,9 @@ fn paired_rows(evaluations: &[Evaluation], references: &[&Evaluation]) -> Vec<Pa
         .collect()
 }
 
-/// `None` only for lists of different lengths, which [`same_targets`] has refused.
-fn paired_row(system: &Evaluation, reference: &Evaluation) -> Option<PairedRow> {
+/// System minus reference on the same users. `None` only for lists of different lengths, which
+/// [`same_targets`] refuses.
+pub(crate) fn paired_row(system: &Evaluation, reference: &Evaluation) -> Option<PairedRow> {
     let difference = |ranking| {
         let (a, b) = (system.ranks.get(ranking), reference.ranks.get(ranking));
         let metrics = [Metric::HitRate(10), Metric::Ndcg(10)];
@@ -213,7 +214,7 @@ fn paired_row(system: &Evaluation, reference: &Evaluation) -> Option<PairedRow> 
     })
 }
 
-fn same_targets(first: &Evaluation, other: &Evaluation) -> Result<(), ComparisonError> {
+pub(crate) fn same_targets(first: &Evaluation, other: &Evaluation) -> Result<(), ComparisonError> {
     let describe = |e: &Evaluation| {
         [
             ("the sequences' SHA-256", e.sequences_sha256.clone()),
@@ -247,13 +248,13 @@ fn same_targets(first: &Evaluation, other: &Evaluation) -> Result<(), Comparison
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::evaluate::testing::dataset;
     use slmrec_core::evaluation::Ranks;
 
     /// Twenty users of three items each; the ranks are the same under every protocol.
-    pub(in crate::evaluate) fn evaluation(name: &str, rank_of: impl Fn(u32) -> u32) -> Evaluation {
+    pub(crate) fn evaluation(name: &str, rank_of: impl Fn(u32) -> u32) -> Evaluation {
         let sequences: Vec<&[u32]> = (0..20).map(|_| &[1, 2, 3][..]).collect();
         let data = dataset(30, &sequences);
         let users: Vec<u32> = (0..20).collect();

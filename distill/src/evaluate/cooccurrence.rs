@@ -56,7 +56,12 @@ impl Cooccurrence {
     #[must_use]
     pub fn tuned(dataset: &Dataset, prior: &TransitionPrior) -> Self {
         // Below what a single pair of the largest rows weighs.
-        Self::new("co-occurrence, tuned", dataset, prior.clone(), 1e-6)
+        Self::new(
+            super::names::COOCCURRENCE_TUNED,
+            dataset,
+            prior.clone(),
+            1e-6,
+        )
     }
 
     fn score(&mut self, history: &[ItemIndex]) -> Vec<f32> {

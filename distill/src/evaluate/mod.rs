@@ -8,11 +8,16 @@
 //! a test target the history they score from includes the validation item, as for every other
 //! system; what they counted does not.
 
+pub mod compare;
 mod comparison;
 mod cooccurrence;
+mod exposure;
 mod markov;
+mod measure;
 mod model_scorer;
+pub mod names;
 mod popularity;
+pub mod rank_files;
 mod recent_popularity;
 mod table;
 #[cfg(test)]
@@ -22,18 +27,21 @@ mod weights;
 
 use rayon::prelude::*;
 use slmrec_core::dataset::{Dataset, Split};
-use slmrec_core::evaluation::{EvaluationError, Protocol, Ranks};
+use slmrec_core::evaluation::{EvaluationError, Protocol};
 use slmrec_core::metrics::Metric;
-use slmrec_core::prior::{PriorWeights, SparseSums, TransitionPrior};
 use slmrec_core::ranking::{ItemMask, RankingError, rank_of};
 use slmrec_core::{Evaluation, ItemIndex};
 
 use crate::model::SequentialModel;
 
-pub use comparison::{Comparison, ComparisonError, PairedRow, Row};
+pub(crate) use comparison::paired_row;
+pub use comparison::{Comparison, ComparisonError, PairedDifference, PairedRow, Row};
 pub use cooccurrence::Cooccurrence;
+pub use exposure::{Exposure, PopularItems, RECOMMENDATIONS_FILE, Recommendations};
 pub use markov::MarkovChain;
+pub use measure::{Measurement, NO_PRIOR, measure};
 pub use model_scorer::ModelScorer;
+pub use names::headline;
 pub use popularity::Popularity;
 pub use recent_popularity::RecentPopularity;
 pub use user_sample::sample_users;
@@ -127,52 +135,8 @@ pub fn evaluate(
     protocol: Protocol,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Evaluation, EvaluateError> {
-    let none = (
-        &[][..],
-        PriorWeights {
-            alpha: 0.0,
-            beta: 1.0,
-        },
-    );
-    let mut alone = evaluate_with_prior(scorer, dataset, split, protocol, none, progress)?;
-    Ok(alone.swap_remove(0))
-}
-
-/// As [`evaluate`], of a system alone and with each of `priors` (name and counts) at the same
-/// weights; the system scores once.
-///
-/// # Errors
-/// As [`evaluate`].
-pub fn evaluate_with_prior(
-    scorer: &mut dyn Scorer,
-    dataset: &Dataset,
-    split: Split,
-    protocol: Protocol,
-    (priors, weights): (&[(String, TransitionPrior)], PriorWeights),
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<Vec<Evaluation>, EvaluateError> {
-    let cases = held_out_cases(dataset, split, None)?;
-    let rank = |case: &Case<'_>, scores: &[f32]| {
-        let one = |scores: &[f32]| protocol.rank_user(case.user, case.history, case.target, scores);
-        let mut ranks = vec![one(scores)?];
-        for (_, prior) in priors {
-            let mut with = scores.to_vec();
-            prior.add_to(case.history, weights, &mut SparseSums::default(), &mut with);
-            ranks.push(one(&with)?);
-        }
-        Ok(ranks)
-    };
-    let of_users = for_each_batch(scorer, dataset, &cases, progress, rank)?;
-    let names = std::iter::once(scorer.name()).chain(priors.iter().map(|(name, _)| name.as_str()));
-    let evaluation = |(at, name): (usize, &str)| {
-        let mut ranks = Ranks::default();
-        of_users.iter().for_each(|user| ranks.push(user[at]));
-        let users = cases.iter().map(|case| case.user as u32).collect();
-        Ok(Evaluation::new(
-            name, dataset, split, protocol, users, ranks,
-        )?)
-    };
-    names.enumerate().map(evaluation).collect()
+    let mut alone = measure(scorer, dataset, split, protocol, NO_PRIOR, progress)?;
+    Ok(alone.swap_remove(0).evaluation)
 }
 
 /// Mean NDCG@10 on the validation targets with seen items removed, without intervals: what a

@@ -116,6 +116,9 @@ pub enum PipelineError {
     /// Systems that cannot stand in one table.
     #[error(transparent)]
     Compare(#[from] crate::evaluate::ComparisonError),
+    /// The output of an evaluation that cannot be read.
+    #[error(transparent)]
+    RankFiles(#[from] crate::evaluate::rank_files::RankFileError),
     /// Counting the transition prior failed.
     #[error(transparent)]
     Prior(#[from] slmrec_core::PriorError),

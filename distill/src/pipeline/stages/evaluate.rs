@@ -15,22 +15,20 @@ use super::super::settings::{Baseline, TeacherChoice};
 use super::super::stage::{Stage, StageRecord, hash_input, io_error};
 use super::super::{Counter, Outcome, PipelineError, WorkDir};
 use super::{Context, baselines, blend, input_hash, pretrain, prior, to_json};
+use crate::evaluate::names::{
+    self, CE_ONLY, COOCCURRENCE_TUNED, SASREC, SASREC_TITLES, STUDENT, with_prior,
+};
+use crate::evaluate::rank_files::{self, COMPARISON_FILE, RANKS_DIR, rank_file_name};
 use crate::evaluate::{
-    Comparison, Cooccurrence, MarkovChain, ModelScorer, Popularity, RecentPopularity, Scorer,
-    evaluate, evaluate_with_prior,
+    Comparison, Cooccurrence, Exposure, MarkovChain, Measurement, ModelScorer, NO_PRIOR,
+    Popularity, RECOMMENDATIONS_FILE, RecentPopularity, Recommendations, Scorer, measure,
 };
 use crate::model::sasrec::SasRec;
 use crate::model::{LlmRecommender, SequentialModel};
 use crate::prior::Mixture;
 
-/// The comparison for machines.
-pub const COMPARISON_FILE: &str = "comparison.json";
 /// The comparison for people.
 pub const TABLE_FILE: &str = "comparison.txt";
-
-const WITH_TITLES: &str = "SASRec with titles";
-const STUDENT: &str = "student, distilled";
-const CE_ONLY: &str = "student, CE only";
 
 /// Runs the stage and gives the comparison.
 ///
@@ -54,12 +52,16 @@ pub fn run(context: &Context<'_>) -> Result<(Comparison, Outcome), PipelineError
             dataset: &dataset,
             prior: prior::read(context)?,
             evaluations: Vec::new(),
+            exposures: Vec::new(),
             mixtures: BTreeMap::new(),
+            bundle_latency: serde_json::Value::Null,
         };
         systems.evaluate(&mut measured)?;
         let Measured {
             evaluations,
+            exposures,
             mixtures,
+            bundle_latency,
             ..
         } = measured;
         let comparison = compare(&evaluations)?;
@@ -69,15 +71,20 @@ pub fn run(context: &Context<'_>) -> Result<(Comparison, Outcome), PipelineError
             to_json(&comparison)?.to_string().as_bytes(),
         )?;
         write(dir, TABLE_FILE, comparison.to_string().as_bytes())?;
-        let ranks = dir.join("ranks");
-        std::fs::create_dir_all(&ranks).map_err(|e| io_error(&ranks, e))?;
-        for evaluation in &evaluations {
-            let name = format!("{}.json", evaluation.name.replace([',', ' ', '/'], "-"));
-            write(&ranks, &name, to_json(evaluation)?.to_string().as_bytes())?;
-        }
-        Ok(serde_json::json!({ "systems": evaluations.len(), "priors": mixtures }))
+        write_ranks(&dir.join(RANKS_DIR), &evaluations)?;
+        let recommendations = Recommendations::new(&evaluations[0].users, exposures);
+        write(
+            dir,
+            RECOMMENDATIONS_FILE,
+            to_json(&recommendations)?.to_string().as_bytes(),
+        )?;
+        Ok(serde_json::json!({
+            "systems": evaluations.len(),
+            "priors": mixtures,
+            "bundle_latency_ms": bundle_latency,
+        }))
     })?;
-    Ok((read_comparison(&stage.dir)?, outcome))
+    Ok((rank_files::read_comparison(&stage.dir)?, outcome))
 }
 
 fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), PipelineError> {
@@ -85,29 +92,32 @@ fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), PipelineError> {
     atomic::write(&path, bytes).map_err(|e| io_error(&path, e))
 }
 
-fn read_comparison(dir: &Path) -> Result<Comparison, PipelineError> {
-    let path = dir.join(COMPARISON_FILE);
-    let bytes = std::fs::read(&path).map_err(|e| io_error(&path, e))?;
-    serde_json::from_slice(&bytes).map_err(|e| PipelineError::Content {
-        path,
-        expected: "a comparison".into(),
-        found: e.to_string(),
-        hint: "run `slmrec-distill evaluate --force`".into(),
-    })
+/// One file a system; those of systems that are gone go, too.
+fn write_ranks(dir: &Path, evaluations: &[Evaluation]) -> Result<(), PipelineError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io_error(dir, e)),
+        _ => std::fs::create_dir_all(dir).map_err(|e| io_error(dir, e))?,
+    }
+    for evaluation in evaluations {
+        let json = to_json(evaluation)?.to_string();
+        write(dir, &rank_file_name(&evaluation.name), json.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Paired against the systems that matter for the decision to ship.
 fn compare(evaluations: &[Evaluation]) -> Result<Comparison, PipelineError> {
+    let (sasrec_prior, student_prior) = (with_prior(SASREC), with_prior(STUDENT));
     let wanted = [
         "popularity",
         "co-occurrence, window 5",
-        "co-occurrence, tuned",
-        "SASRec",
-        "SASRec + prior",
-        WITH_TITLES,
+        COOCCURRENCE_TUNED,
+        SASREC,
+        &sasrec_prior,
+        SASREC_TITLES,
         CE_ONLY,
         STUDENT,
-        "student, distilled + prior",
+        &student_prior,
     ];
     let there = |name: &&str| evaluations.iter().any(|e| e.name == *name);
     let references: Vec<&str> = wanted.into_iter().filter(there).collect();
@@ -182,7 +192,7 @@ impl Systems {
     }
 
     fn sasrecs(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
-        let with_titles = self.sasrec_titles.iter().map(|dir| (WITH_TITLES, dir));
+        let with_titles = self.sasrec_titles.iter().map(|dir| (SASREC_TITLES, dir));
         (self.sasrec.iter().map(|dir| ("SASRec", dir))).chain(with_titles)
     }
 
@@ -253,8 +263,12 @@ struct Measured<'a> {
     dataset: &'a Dataset,
     prior: Option<TransitionPrior>,
     evaluations: Vec<Evaluation>,
+    /// What each showed, but for the bundle.
+    exposures: Vec<Exposure>,
     /// Of each model, what the prior is worth beside it.
     mixtures: BTreeMap<String, Mixture>,
+    /// Milliseconds of one recommendation through the bundle as it is.
+    bundle_latency: serde_json::Value,
 }
 
 impl Measured<'_> {
@@ -263,9 +277,27 @@ impl Measured<'_> {
         let mut progress = |done: usize, _total: usize| counter.set(done as u64);
         let split = self.context.settings.evaluate.split;
         let protocol = Protocol::default();
-        let evaluation = evaluate(scorer, self.dataset, split, protocol, &mut progress)?;
-        self.evaluations.push(evaluation);
+        let measured = measure(
+            scorer,
+            self.dataset,
+            split,
+            protocol,
+            NO_PRIOR,
+            &mut progress,
+        )?;
+        self.keep(measured);
         Ok(())
+    }
+
+    fn keep(&mut self, measured: Vec<Measurement>) {
+        for Measurement {
+            evaluation,
+            exposure,
+        } in measured
+        {
+            self.evaluations.push(evaluation);
+            self.exposures.push(exposure);
+        }
     }
 
     /// A model alone, with the prior, and for test targets with the prior recounted.
@@ -277,14 +309,14 @@ impl Measured<'_> {
         let (context, dataset) = (self.context, self.dataset);
         let split = context.settings.evaluate.split;
         let mixture = prior::mixture(context, dataset, &mut scorer, prior)?;
-        let mut priors = vec![(format!("{name} + prior"), prior.clone())];
+        let mut priors = vec![(with_prior(name), prior.clone())];
         if split == Split::Test && name == STUDENT {
             let recounted = prior::recounted(context, dataset, prior)?;
             priors.push((format!("{name} + prior of the day"), recounted));
         }
         let counter = begin(context, dataset, name)?;
         let mut progress = |done: usize, _total: usize| counter.set(done as u64);
-        let evaluations = evaluate_with_prior(
+        let measured = measure(
             &mut scorer,
             dataset,
             split,
@@ -292,7 +324,7 @@ impl Measured<'_> {
             (&priors, mixture.weights),
             &mut progress,
         )?;
-        self.evaluations.extend(evaluations);
+        self.keep(measured);
         self.mixtures.insert(name.to_owned(), mixture);
         Ok(())
     }
@@ -303,12 +335,15 @@ impl Measured<'_> {
         let has_prior = has_prior.manifest().prior.is_some();
         let mut runs = vec![(bundle.name.clone(), false)];
         if has_prior {
-            runs.push((format!("{} without its prior", bundle.name), true));
+            runs.push((names::without_prior(&bundle.name), true));
         }
         for (name, without) in runs {
-            let evaluation =
+            let (evaluation, latency) =
                 evaluate_bundle(self.context, self.dataset, &bundle.path, &name, without)?;
             self.evaluations.push(evaluation);
+            if !without {
+                self.bundle_latency = latency;
+            }
         }
         Ok(())
     }
@@ -335,7 +370,7 @@ fn bundle_of(export_dir: &Path) -> Result<Option<ExportedBundle>, PipelineError>
     };
     let figure = |name: &str| record.figures[name].as_str().unwrap_or_default();
     let path = PathBuf::from(figure("path"));
-    let name = format!("student, {} bundle", figure("precision"));
+    let name = names::bundle(figure("precision"));
     Ok(path.is_file().then_some(ExportedBundle { name, path }))
 }
 
@@ -361,6 +396,8 @@ fn runner(context: &Context<'_>) -> Result<PathBuf, PipelineError> {
 struct BundleEvaluation {
     user_indices: Vec<u32>,
     ranks: Ranks,
+    /// Milliseconds of one recommendation.
+    latency_ms: serde_json::Value,
 }
 
 fn evaluate_bundle(
@@ -369,7 +406,7 @@ fn evaluate_bundle(
     bundle: &Path,
     name: &str,
     without_prior: bool,
-) -> Result<Evaluation, PipelineError> {
+) -> Result<(Evaluation, serde_json::Value), PipelineError> {
     context
         .reporter
         .say(&format!("evaluate: {name}, through slmrec-run"));
@@ -401,5 +438,6 @@ fn evaluate_bundle(
         measured.user_indices,
         measured.ranks,
     );
-    evaluation.map_err(|e| failed(e.to_string()))
+    let evaluation = evaluation.map_err(|e| failed(e.to_string()))?;
+    Ok((evaluation, measured.latency_ms))
 }

@@ -8,6 +8,7 @@ use clap_complete::Shell;
 
 use super::compare::Compare;
 use super::report::Report;
+use super::study::StudyArgs;
 use crate::pipeline::settings::{
     Baseline, DeviceChoice, ItemSource, LayerChoice, StudentStart, TeacherChoice,
     TeacherStatesChoice,
@@ -83,7 +84,7 @@ pub enum Command {
     /// Distil the teacher into a student of a few layers
     Distill(Distill),
     /// Answer one question about the student by training it several times
-    Study(Study),
+    Study(StudyArgs),
     /// Compare the student with everything simpler
     Evaluate(Evaluate),
     /// Set two runs against each other on the same users: intervals, who gained, who lost
@@ -308,48 +309,6 @@ pub struct Blend {
     /// table or json
     #[arg(long, value_enum, default_value_t)]
     pub format: OutputFormat,
-}
-
-/// `study`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  slmrec-distill study depth --values 1,2,4\n  slmrec-distill study losses\n  slmrec-distill study blocks --values 2,4 --format json\n\nThe earlier stages must have run. A study that was cut goes on with the same command."
-)]
-pub struct Study {
-    /// The question
-    #[arg(value_enum)]
-    pub question: StudyQuestion,
-    /// Depths or numbers of blocks to try [default: 1,2,4]
-    #[arg(long, value_delimiter = ',', value_name = "LIST")]
-    pub values: Vec<NonZeroUsize>,
-    /// Which targets are ranked. The test targets are for the last table, not for choices
-    #[arg(long, value_enum, default_value_t = StudySplit::Validation)]
-    pub split: StudySplit,
-    /// table or json
-    #[arg(long, value_enum, default_value_t)]
-    pub format: OutputFormat,
-}
-
-/// What a study asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum StudyQuestion {
-    /// How deep must the student be?
-    Depth,
-    /// What does each term of the objective add?
-    Losses,
-    /// How many blocks should be aligned?
-    Blocks,
-    /// Who should teach by logits: nobody, the decoder, or the blend?
-    Teacher,
-}
-
-/// The targets of a study.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum StudySplit {
-    /// The item before the last of each user.
-    Validation,
-    /// The last item of each user.
-    Test,
 }
 
 /// The objective of `distill`, which decides what is asked of the teacher.

@@ -1,16 +1,61 @@
-//! `study`: which variants, and what is printed of them.
+//! `study`: its arguments, which variants they mean, and what is printed of them.
 
+use std::num::NonZeroUsize;
+
+use clap::Args;
 use slmrec_core::Split;
 
-use super::args::{OutputFormat, Study as Arguments, StudyQuestion, StudySplit};
+use super::args::OutputFormat;
 use super::print;
 use crate::pipeline::stages::Context;
 use crate::pipeline::stages::study::{self, Study};
 
+/// `study`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  slmrec-distill study depth --values 1,2,4\n  slmrec-distill study losses\n  slmrec-distill study blocks --values 2,4 --format json\n\nThe earlier stages must have run. A study that was cut goes on with the same command."
+)]
+pub struct StudyArgs {
+    /// The question
+    #[arg(value_enum)]
+    pub question: StudyQuestion,
+    /// Depths or numbers of blocks to try [default: 1,2,4]
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub values: Vec<NonZeroUsize>,
+    /// Which targets are ranked. The test targets are for the last table, not for choices
+    #[arg(long, value_enum, default_value_t = StudySplit::Validation)]
+    pub split: StudySplit,
+    /// table or json
+    #[arg(long, value_enum, default_value_t)]
+    pub format: OutputFormat,
+}
+
+/// What a study asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum StudyQuestion {
+    /// How deep must the student be?
+    Depth,
+    /// What does each term of the objective add?
+    Losses,
+    /// How many blocks should be aligned?
+    Blocks,
+    /// Who should teach by logits: nobody, the decoder, or the blend?
+    Teacher,
+}
+
+/// The targets of a study.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum StudySplit {
+    /// The item before the last of each user.
+    Validation,
+    /// The last item of each user.
+    Test,
+}
+
 /// What is tried of a number when nothing is asked for.
 const VALUES: [usize; 3] = [1, 2, 4];
 
-pub(super) fn run(args: &Arguments, context: &Context<'_>) -> anyhow::Result<()> {
+pub(super) fn run(args: &StudyArgs, context: &Context<'_>) -> anyhow::Result<()> {
     let values = || match args.values.as_slice() {
         [] => VALUES.to_vec(),
         asked => asked.iter().map(|value| value.get()).collect(),

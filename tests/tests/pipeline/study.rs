@@ -1,0 +1,61 @@
+//! A study of the student's depth, in a work directory whose earlier stages have run.
+
+use std::path::Path;
+
+use super::json;
+use super::support::{run, run_well};
+
+/// Trains the students once, then finds them.
+pub(super) fn goes_on_where_it_was(folder: &Path) {
+    let study = [
+        "study",
+        "depth",
+        "--values",
+        "1,2",
+        "--format",
+        "json",
+        "--config",
+        "pipeline.toml",
+        "--set",
+        "distill.train.epochs=1",
+        "--set",
+        "distill.objective.lambda_kd=1",
+    ];
+    let found = json(&run_well("slmrec-distill", folder, &study));
+    let rows = found["comparison"]["rows"].as_array().expect("rows");
+    let names: Vec<&str> = rows
+        .iter()
+        .filter_map(|row| row["system"].as_str())
+        .collect();
+    let expected = [
+        "depth 1, CE only",
+        "depth 1, distilled",
+        "depth 2, CE only",
+        "depth 2, distilled",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(found["comparison"]["split"], "validation");
+    for name in expected {
+        let metric = &found["trainings"][name]["validation_ndcg_10"];
+        assert!(
+            metric.as_f64().is_some_and(|metric| metric > 0.0),
+            "{name}: {metric}"
+        );
+    }
+    let again = run("slmrec-distill", folder, &study);
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(again.status.success(), "{said}");
+    assert_eq!(said.matches("up to date").count(), 4, "{said}");
+    assert_eq!(json(&String::from_utf8_lossy(&again.stdout)), found);
+    // The student of the work directory is another one, and stays.
+    assert!(folder.join("slmrec-work/student/stage.json").is_file());
+
+    let numbers = run(
+        "slmrec-distill",
+        folder,
+        &["study", "losses", "--values", "2"],
+    );
+    assert_eq!(numbers.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&numbers.stderr).into_owned();
+    assert!(said.contains("--values"), "{said}");
+}

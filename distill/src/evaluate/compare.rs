@@ -37,7 +37,7 @@ pub enum CompareError {
         /// The first run.
         first_path: PathBuf,
         /// What differs.
-        source: ComparisonError,
+        source: Box<ComparisonError>,
     },
     /// A system that a run does not have.
     #[error(
@@ -213,7 +213,7 @@ pub fn compare_runs(
         same_targets(a, b).map_err(|source| CompareError::Different {
             path: second.path.clone(),
             first_path: first.path.clone(),
-            source,
+            source: Box::new(source),
         })?;
         pairs.extend(system_pair(a, b));
     }

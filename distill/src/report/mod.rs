@@ -46,7 +46,7 @@ pub enum ReportError {
     },
     /// A record of a stage that cannot be read.
     #[error(transparent)]
-    Pipeline(#[from] PipelineError),
+    Pipeline(Box<PipelineError>),
     /// Figures of a stage in another form.
     #[error(
         "{path}: expected the figures of `slmrec-distill {stage}`, found {found}\n\
@@ -80,6 +80,12 @@ pub enum ReportError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl From<PipelineError> for ReportError {
+    fn from(error: PipelineError) -> Self {
+        Self::Pipeline(Box::new(error))
+    }
 }
 
 /// What was written.

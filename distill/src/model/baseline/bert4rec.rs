@@ -83,7 +83,7 @@ impl Bert4Rec {
             s.max_history,
         ];
         if sizes.contains(&0)
-            || s.hidden_size % s.num_attention_heads != 0
+            || !s.hidden_size.is_multiple_of(s.num_attention_heads)
             || !(0.0..1.0).contains(&s.dropout)
         {
             candle_core::bail!(

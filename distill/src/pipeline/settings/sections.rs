@@ -112,13 +112,27 @@ impl Default for BaselinesStage {
 }
 
 /// `[baselines.gru4rec]`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gru4RecStage {
     /// Its shape.
     pub model: Gru4RecSettings,
-    /// The loop.
+    /// The loop. For some epochs it ranks by popularity only, and stops there with less patience.
     pub train: TrainSettings,
+}
+
+impl Default for Gru4RecStage {
+    fn default() -> Self {
+        Self {
+            model: Gru4RecSettings::default(),
+            train: TrainSettings {
+                epochs: 60,
+                patience: 10,
+                learning_rate: 5e-3,
+                ..TrainSettings::default()
+            },
+        }
+    }
 }
 
 /// `[baselines.bert4rec]`.

@@ -8,7 +8,7 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::ops::softmax;
 use serde::{Deserialize, Serialize};
 
-use super::directory::{self, Header};
+use super::directory::{self, Header, MAX_SIZE};
 use crate::model::file_error::ModelFileError;
 use crate::model::init::named_seed;
 use crate::model::item_lookups::ItemTable;
@@ -74,22 +74,7 @@ impl Bert4Rec {
         seed: u64,
         device: &Device,
     ) -> Result<Self> {
-        let s = &settings;
-        let sizes = [
-            s.hidden_size,
-            s.num_hidden_layers,
-            s.num_attention_heads,
-            s.intermediate_size,
-            s.max_history,
-        ];
-        if sizes.contains(&0)
-            || !s.hidden_size.is_multiple_of(s.num_attention_heads)
-            || !(0.0..1.0).contains(&s.dropout)
-        {
-            candle_core::bail!(
-                "expected sizes of at least 1, heads that divide hidden_size, a dropout below 1; found {s:?}"
-            );
-        }
+        check(&settings)?;
         let mut parameters = Parameters::default();
         for (name, shape) in shapes(&settings, num_items) {
             let value = if name.ends_with("norm.weight") {
@@ -161,7 +146,8 @@ impl Bert4Rec {
     /// # Errors
     /// [`ModelFileError`] for whatever is not as it was left.
     pub fn load(dir: &Path, device: &Device) -> std::result::Result<Self, ModelFileError> {
-        let (settings, num_items, parameters) = directory::load(dir, KIND, shapes, device)?;
+        let (settings, num_items, parameters) =
+            directory::load(dir, KIND, (check, shapes), device)?;
         Self::from_parameters(settings, num_items, parameters).map_err(ModelFileError::tensor(dir))
     }
 
@@ -350,6 +336,25 @@ impl SequentialModel for Bert4Rec {
     fn max_history(&self) -> usize {
         self.settings.max_history
     }
+}
+
+fn check(s: &Bert4RecSettings) -> Result<()> {
+    let sizes = [
+        s.hidden_size,
+        s.num_hidden_layers,
+        s.num_attention_heads,
+        s.intermediate_size,
+        s.max_history,
+    ];
+    if sizes.iter().any(|size| !(1..=MAX_SIZE).contains(size))
+        || !s.hidden_size.is_multiple_of(s.num_attention_heads)
+        || !(0.0..1.0).contains(&s.dropout)
+    {
+        candle_core::bail!(
+            "expected sizes of 1 to {MAX_SIZE}, heads that divide hidden_size, a dropout below 1; found {s:?}"
+        );
+    }
+    Ok(())
 }
 
 /// Name and shape of every parameter.

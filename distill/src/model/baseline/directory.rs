@@ -16,8 +16,14 @@ const CONFIG_FILE: &str = "config.json";
 const WEIGHTS_FILE: &str = "model.safetensors";
 const FORMAT_VERSION: u32 = 1;
 
+/// Refuses settings that no model can have.
+pub(super) type Check<S> = fn(&S) -> candle_core::Result<()>;
+
 /// Names and shapes of the parameters of a model with these settings over so many items.
 pub(super) type Shapes<S> = fn(&S, usize) -> Vec<(String, Vec<usize>)>;
+
+/// Largest value of any size in the settings: a guard against absurd files.
+pub(super) const MAX_SIZE: usize = 1 << 16;
 
 /// `config.json`.
 #[derive(Serialize, Deserialize)]
@@ -78,7 +84,7 @@ pub(super) fn save<S: Serialize + Clone>(
 pub(super) fn load<S: DeserializeOwned>(
     dir: &Path,
     kind: &'static str,
-    shapes: Shapes<S>,
+    (check, shapes): (Check<S>, Shapes<S>),
     device: &Device,
 ) -> Result<(S, usize, Parameters), ModelFileError> {
     let (config, weights) = paths(dir);
@@ -87,6 +93,11 @@ pub(super) fn load<S: DeserializeOwned>(
         let expected = format!("a {kind} of format version {FORMAT_VERSION}");
         let found = format!("a {} of {}", found.kind, found.format_version);
         return Err(ModelFileError::malformed(&config, expected, found));
+    }
+    check(&found.settings).map_err(ModelFileError::tensor(&config))?;
+    if found.items == 0 || found.items >= u32::MAX as usize - 1 {
+        let expected = "a number of items that rows can be counted by";
+        return Err(ModelFileError::malformed(&config, expected, found.items));
     }
     let bytes = std::fs::read(&weights).map_err(ModelFileError::io(&weights))?;
     let sha256 = hash::sha256_hex(&bytes);

@@ -7,7 +7,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::directory::{self, Header};
+use super::directory::{self, Header, MAX_SIZE};
 use super::recurrence::recurrence;
 use crate::model::file_error::ModelFileError;
 use crate::model::init::{named_seed, uniform};
@@ -76,18 +76,7 @@ impl Gru4Rec {
         seed: u64,
         device: &Device,
     ) -> Result<Self> {
-        if [
-            settings.hidden_size,
-            settings.num_hidden_layers,
-            settings.max_history,
-        ]
-        .contains(&0)
-            || !(0.0..1.0).contains(&settings.dropout)
-        {
-            candle_core::bail!(
-                "expected sizes of at least 1 and a dropout below 1, found {settings:?}"
-            );
-        }
+        check(&settings)?;
         let mut parameters = Parameters::default();
         // PyTorch's start of recurrent and of linear layers.
         let bound = (settings.hidden_size as f64).powf(-0.5);
@@ -159,9 +148,17 @@ impl Gru4Rec {
     /// # Errors
     /// [`ModelFileError`] for whatever is not as it was left.
     pub fn load(dir: &Path, device: &Device) -> std::result::Result<Self, ModelFileError> {
-        let (settings, items, parameters) = directory::load(dir, KIND, shapes, device)?;
+        let (settings, items, parameters) = directory::load(dir, KIND, (check, shapes), device)?;
         Self::from_parameters(settings, items, parameters).map_err(ModelFileError::tensor(dir))
     }
+}
+
+fn check(s: &Gru4RecSettings) -> Result<()> {
+    let sizes = [s.hidden_size, s.num_hidden_layers, s.max_history];
+    if sizes.iter().any(|size| !(1..=MAX_SIZE).contains(size)) || !(0.0..1.0).contains(&s.dropout) {
+        candle_core::bail!("expected sizes of 1 to {MAX_SIZE} and a dropout below 1, found {s:?}");
+    }
+    Ok(())
 }
 
 /// Name and shape of every parameter.

@@ -176,6 +176,18 @@ fn what_is_saved_is_what_is_loaded_and_damage_is_refused() {
         .err()
         .expect("another kind");
     assert!(other.to_string().contains("config.json"), "{other}");
+    // Heads are in no tensor's shape, so only the settings can tell.
+    let config = at_bert.join("config.json");
+    let text = std::fs::read_to_string(&config).expect("config");
+    let text = text.replace("\"num_attention_heads\": 2", "\"num_attention_heads\": 0");
+    std::fs::write(&config, text).expect("damaged");
+    let none = Bert4Rec::load(&at_bert, &Device::Cpu)
+        .err()
+        .expect("no heads");
+    assert!(
+        none.to_string().contains("num_attention_heads: 0"),
+        "{none}"
+    );
     let weights = at_gru.join("model.safetensors");
     let mut bytes = std::fs::read(&weights).expect("weights");
     *bytes.last_mut().expect("bytes") ^= 1;

@@ -19,7 +19,7 @@ use slmrec_core::prior::TransitionPrior;
 use slmrec_core::{Dataset, ItemIndex, hash};
 
 use super::losses::negatives::NegativeSampler;
-use super::losses::offsets::Offsets;
+use super::losses::offsets::{MASKED, Offsets};
 use super::settings::check;
 use super::{CatalogLoss, Targets, TrainError, TrainSettings};
 use crate::model::{HistoryBatch, ItemLookups, ReadAt};
@@ -63,6 +63,7 @@ pub struct TrainingData {
     share_histories: bool,
     negatives: Option<Arc<NegativeSampler>>,
     prior: Option<Arc<TransitionPrior>>,
+    mask_seen: bool,
 }
 
 impl TrainingData {
@@ -128,6 +129,7 @@ impl TrainingData {
             share_histories: true,
             negatives: None,
             prior: None,
+            mask_seen: false,
         })
     }
 
@@ -139,6 +141,7 @@ impl TrainingData {
     /// [`TrainError::Setting`] for more negatives than items.
     pub fn with_settings(mut self, settings: &TrainSettings) -> Result<Self, TrainError> {
         self.share_histories = settings.share_histories;
+        self.mask_seen = settings.mask_seen;
         if settings.newest_windows > 0 {
             self.keep_newest(settings.newest_windows);
         }
@@ -281,8 +284,12 @@ impl TrainingData {
             }
         }
         examples.sort_by_key(|(position, ..)| *position);
-        let prior = (self.prior.as_deref())
-            .map(|prior| self.sums(prior, windows, examples.iter().map(|(.., number)| *number)));
+        let order: Vec<usize> = examples.iter().map(|(.., number)| *number).collect();
+        let prior = (self.prior.as_deref()).map(|prior| {
+            let sums = |sequence: &[ItemIndex], places| sums_without(prior, sequence, places);
+            self.beside(windows, &order, sums)
+        });
+        let seen = (self.mask_seen).then(|| self.beside(windows, &order, seen_before));
         let (target_positions, targets) = examples.into_iter().map(|(p, t, _)| (p, t)).unzip();
         Ok(TrainingBatch {
             histories,
@@ -292,6 +299,7 @@ impl TrainingData {
             targets,
             negatives: self.negatives.clone(),
             prior,
+            seen,
             share: Share::WHOLE,
         })
     }
@@ -304,23 +312,24 @@ impl TrainingData {
         }
     }
 
-    /// What the prior says at the targets of the windows, in another order.
-    fn sums(
+    /// What `rows` gives for the target places of the windows (from a user's whole sequence and places
+    /// in it), in another order.
+    fn beside(
         &self,
-        prior: &TransitionPrior,
         windows: &[usize],
-        order: impl Iterator<Item = usize>,
+        order: &[usize],
+        rows: impl Fn(&[ItemIndex], Range<usize>) -> Vec<Vec<(u32, f32)>> + Sync,
     ) -> Offsets {
         let of_windows: Vec<_> = (windows.par_iter())
             .map(|&window| {
                 let Window { user, start, len } = self.window(window);
                 let sequence = &self.items[self.offsets[user]..self.offsets[user + 1]];
                 let places = self.target_places(len);
-                sums_without(prior, sequence, start + places.start..start + places.end)
+                rows(sequence, start + places.start..start + places.end)
             })
             .collect();
         let mut rows: Vec<_> = of_windows.into_iter().flatten().collect();
-        Offsets::from_rows(order.map(|number| std::mem::take(&mut rows[number])))
+        Offsets::from_rows((order.iter()).map(|&number| std::mem::take(&mut rows[number])))
     }
 
     /// The batch of `windows` in one part for each device, about equal in windows; `None` for a
@@ -418,10 +427,31 @@ pub struct TrainingBatch {
     /// `p(i | history)` of the transition prior at each target, the user's own pairs not counted, where
     /// the data has a prior.
     pub prior: Option<Offsets>,
+    /// What takes the items that the user had before out of each target's softmax, where the settings
+    /// say so.
+    pub seen: Option<Offsets>,
     /// What draws the candidates of a sampled softmax; `None` for the full one.
     pub negatives: Option<Arc<NegativeSampler>>,
     /// How much of the step's batch this is.
     pub share: Share,
+}
+
+/// The items before each place as [`MASKED`], ascending, without the item at the place.
+fn seen_before(sequence: &[ItemIndex], places: Range<usize>) -> Vec<Vec<(u32, f32)>> {
+    let mut seen: Vec<u32> = sequence[..places.start].iter().map(|item| item.0).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    places
+        .map(|place| {
+            let target = sequence[place].0;
+            let others = seen.iter().filter(|item| **item != target);
+            let row = others.map(|item| (*item, MASKED)).collect();
+            if let Err(at) = seen.binary_search(&target) {
+                seen.insert(at, target);
+            }
+            row
+        })
+        .collect()
 }
 
 impl TrainingBatch {

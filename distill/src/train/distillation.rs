@@ -19,7 +19,7 @@ use slmrec_core::prior::PriorWeights;
 
 use super::losses::sampled::Candidates;
 use super::losses::{alignment, catalog};
-use super::objective::{Losses, Objective, prior_offsets, rows_at};
+use super::objective::{Losses, Objective, rows_at, score_offsets};
 use super::settings::{check, not_negative, positive};
 use super::teacher::{TeacherOutput, TeacherStates, hidden_size};
 use super::top_scores::TopScores;
@@ -334,8 +334,13 @@ impl<'a> Distillation<'a> {
                 if kept == 0 {
                     let teacher = (users, &table);
                     let items = student.1.all()?;
-                    let of_student = prior_offsets(batch, self.priors.student)?;
-                    let of_teacher = prior_offsets(batch, self.priors.teacher)?;
+                    let (of_student, of_teacher) = match self.settings.positions {
+                        Positions::All => (
+                            score_offsets(batch, self.priors.student)?,
+                            score_offsets(batch, self.priors.teacher)?,
+                        ),
+                        Positions::Last => (None, None),
+                    };
                     return Ok(catalog::divergence(
                         (student.0, &items),
                         teacher,
@@ -402,7 +407,7 @@ impl Objective for Distillation<'_> {
         let items = model.item_table().with(batch.lookups());
         let users = rows_at(&output.user_vectors, batch, &batch.target_positions)?;
         let candidates = Candidates::of_step(batch, rng);
-        let offsets = prior_offsets(batch, self.priors.student)?;
+        let offsets = score_offsets(batch, self.priors.student)?;
         let loss = candidates.cross_entropy(&users, items, &batch.targets, offsets.as_ref())?;
         let loss = batch.share.of_targets(loss)?;
         let mut terms = vec![("ce", 1.0, loss)];

@@ -143,6 +143,7 @@ fn golden_batch() -> TrainingBatch {
         targets: vec![1, 4, 7, 6, 5],
         negatives: None,
         prior: None,
+        seen: None,
         share: Share::WHOLE,
     }
 }

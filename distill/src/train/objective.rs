@@ -97,22 +97,27 @@ impl CrossEntropy {
     }
 }
 
-/// What the prior adds to the scores at each target of the batch: `alpha ln(1 + p / beta)`.
+/// What is added to the scores at each target of the batch: `alpha ln(1 + p / beta)` of the prior, and
+/// what masks the items that the user had before.
 ///
 /// # Errors
 /// Data without a prior.
-pub(super) fn prior_offsets(
+pub(super) fn score_offsets(
     batch: &TrainingBatch,
-    weights: Option<PriorWeights>,
+    prior: Option<PriorWeights>,
 ) -> Result<Option<Offsets>, TrainError> {
-    let Some(PriorWeights { alpha, beta }) = weights else {
-        return Ok(None);
+    let Some(PriorWeights { alpha, beta }) = prior else {
+        return Ok(batch.seen.clone());
     };
     let Some(sums) = &batch.prior else {
         let text = "an objective with a prior, and training data without one";
         return Err(candle_core::Error::Msg(text.to_owned()).into());
     };
-    Ok(Some(sums.map(|p| alpha * (p / beta).ln_1p())))
+    let added = sums.map(|p| alpha * (p / beta).ln_1p());
+    Ok(Some(match &batch.seen {
+        Some(seen) => added.overlaid(seen),
+        None => added,
+    }))
 }
 
 impl Objective for CrossEntropy {
@@ -126,7 +131,7 @@ impl Objective for CrossEntropy {
         let users = rows_at(&output.user_vectors, batch, &batch.target_positions)?;
         let candidates = Candidates::of_step(batch, rng);
         let items = model.item_table().with(batch.lookups());
-        let offsets = prior_offsets(batch, self.prior)?;
+        let offsets = score_offsets(batch, self.prior)?;
         let loss = candidates.cross_entropy(&users, items, &batch.targets, offsets.as_ref())?;
         let loss = batch.share.of_targets(loss)?;
         Losses::weighted(&[("ce", 1.0, loss)])

@@ -88,6 +88,35 @@ fn a_batch_says_what_the_prior_predicts_at_each_target() {
     }
 }
 
+/// All items before a target, those before its window included, but for the target itself.
+#[test]
+fn seen_items_are_masked() {
+    let items = [5, 1, 3, 1, 2].map(ItemIndex).to_vec();
+    for (targets, expected) in [
+        (Targets::All, vec![vec![1, 3, 5], vec![3, 5]]),
+        (Targets::Last, vec![vec![1, 3, 5]]),
+    ] {
+        let data = TrainingData::from_sequences(vec![items.clone()], 9, 2, targets).expect("data");
+        let settings = TrainSettings {
+            mask_seen: true,
+            newest_windows: 1,
+            ..TrainSettings::default()
+        };
+        let data = data.with_settings(&settings).expect("data");
+        let batch = data.batch(&[0], &Device::Cpu).expect("batch");
+        let seen = batch.seen.as_ref().expect("masks");
+        let found: Vec<Vec<u32>> = (0..seen.num_rows())
+            .map(|row| seen.within(row, 0..99).map(|(item, _)| item).collect())
+            .collect();
+        let mut expected = expected;
+        if targets == Targets::All {
+            expected.reverse();
+        }
+        assert_eq!(found, expected);
+        assert_eq!(seen.get(0, 5), MASKED);
+    }
+}
+
 #[test]
 fn the_last_mode_has_the_newest_item_of_each_user() {
     let data = data(Targets::Last);

@@ -5,6 +5,9 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Result, Tensor};
 
+/// Takes an item out of a softmax. Finite, so that the difference of two such scores is a number.
+pub const MASKED: f32 = -1e9;
+
 /// A sparse matrix `[R, N]` over the items `1..=N`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Offsets {
@@ -45,6 +48,22 @@ impl Offsets {
             values: self.values.iter().map(|v| value(*v)).collect(),
             ..self.clone()
         }
+    }
+
+    /// The values of both, those of `over` where both have one. As many rows as `over` has.
+    #[must_use]
+    pub fn overlaid(&self, over: &Self) -> Self {
+        Self::from_rows((0..over.num_rows()).map(|row| {
+            let all = 0..u32::MAX;
+            let mut merged: Vec<(u32, f32)> = over.within(row, all.clone()).collect();
+            let added = merged.len();
+            let others = self.within(row, all);
+            merged.extend(others.filter(|(item, _)| over.row(row).0.binary_search(item).is_err()));
+            if added > 0 {
+                merged.sort_unstable_by_key(|(item, _)| *item);
+            }
+            merged
+        }))
     }
 
     /// What is added to an item's score; 0 where nothing is.
@@ -108,5 +127,12 @@ mod tests {
             [[0.5, 0.0, -1.0], [0.0, 0.0, 0.0], [0.0, 2.0, 0.0]].map(Vec::from)
         );
         assert_eq!(offsets.map(|v| v * 2.0).get(2, 2), 4.0);
+        let over = Offsets::from_rows([vec![(2, 9.0), (3, 9.0)], vec![], vec![]]);
+        let both = offsets.overlaid(&over);
+        let rows: Vec<Vec<_>> = (0..3).map(|row| both.within(row, 1..4).collect()).collect();
+        assert_eq!(
+            rows,
+            [vec![(1, 0.5), (2, 9.0), (3, 9.0)], vec![], vec![(2, 2.0)]]
+        );
     }
 }

@@ -32,6 +32,7 @@ pub use engine::{Encoder, EngineInfo};
 pub use error::RuntimeError;
 pub use options::{EngineChoice, FilterOptions, LibrarySearch, OpenOptions, Provider};
 pub use recommender::{
-    PopularItem, PopularItems, Recommendation, Recommendations, Recommender, Scores, Timing,
+    PopularItem, PopularItems, RankedCandidates, Recommendation, Recommendations, Recommender,
+    Scores, Timing,
 };
 pub use self_test::{SampleResult, SelfTest};

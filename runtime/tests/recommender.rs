@@ -290,6 +290,45 @@ fn block_and_allow_lists() {
 }
 
 #[test]
+fn a_batch_gives_each_history_its_own_answer() {
+    let mut recommender = open(with_prior(), &samples(), |mean| mean).expect("opens");
+    let histories = [&["a"][..], &["x"], &["b", "a"], &[]].map(|h| History::from_items(h.to_vec()));
+    let filter = FilterOptions::default();
+    let answers = recommender.recommend_batch(&histories, 3, &filter);
+    assert_eq!(answers.len(), histories.len());
+    for (answer, history) in answers.iter().zip(&histories) {
+        match (answer, recommender.recommend(history, 3, &filter)) {
+            (Ok(found), Ok(alone)) => assert_eq!(found.items, alone.items),
+            (Err(found), Err(alone)) => assert_eq!(found.to_string(), alone.to_string()),
+            (found, alone) => panic!("{found:?} is not {alone:?}"),
+        }
+    }
+    assert!(answers[0].is_ok() && answers[1].is_err() && answers[3].is_err());
+}
+
+#[test]
+fn candidates_have_the_scores_of_the_catalog() {
+    let mut recommender = open(with_prior(), &samples(), |mean| mean).expect("opens");
+    let history = History::from_items(["a", "x"]);
+    let all = recommender.scores(&history).expect("scores").values;
+    let found = recommender
+        .score(&history, &["e", "nobody", "b", "a", "e", "d"])
+        .expect("ranks");
+    let got: Vec<(&str, f32)> = found
+        .items
+        .iter()
+        .map(|i| (i.id.as_str(), i.score))
+        .collect();
+    // Scores: a 1, b 2 ln 4, d 1, e -1; seen items are ranked too, ties follow the catalog.
+    assert_eq!(got, [("b", all[1]), ("a", 1.0), ("d", 1.0), ("e", -1.0)]);
+    assert_eq!(found.unknown_candidates, ["nobody"]);
+    assert_eq!(
+        (found.unknown_items, found.used_items),
+        (vec!["x".to_owned()], 1)
+    );
+}
+
+#[test]
 fn scores_and_user_vector_are_the_same_computation() {
     let mut recommender = recommender();
     let history = History::from_items(["a", "b"]);

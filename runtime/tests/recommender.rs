@@ -55,6 +55,7 @@ fn manifest() -> Manifest {
             target: GraphTarget::OnnxRuntime,
             precision: Precision::Int8,
             opset: 17,
+            incremental: false,
         }],
         model: ModelEntry {
             model_type: "mean".into(),
@@ -181,6 +182,7 @@ fn open(
         threads: 1,
         encoder: "encoder.onnx".into(),
         precision: Precision::Int8,
+        incremental: false,
         notice: None,
     };
     let bundle = Bundle::open(&path).expect("opens");

@@ -14,6 +14,7 @@ Examples:
   echo '[\"50\",\"181\"]' | slmrec-run - -k 5 --format json
   slmrec-run history.json --bundle student.slmrec --block 100 --block 127 --include-seen
   slmrec-run history.json --score 98 --score 127
+  slmrec-run history.json --explain
   slmrec-run evaluate --dataset slmrec-work/dataset
   slmrec-run verify
 
@@ -66,6 +67,9 @@ pub(crate) struct RecommendArguments {
     pub(crate) filter: FilterArguments,
     #[command(flatten)]
     pub(crate) score: ScoreArguments,
+    /// Say which items of the history speak for each recommendation
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Offer popular items, marked as such, when a history is empty or entirely unknown
     #[arg(long)]
     pub(crate) popular: bool,

@@ -19,10 +19,14 @@ use crate::options::{FilterOptions, OpenOptions};
 
 mod answers;
 mod candidates;
+mod explain;
+mod history_state;
 
 pub use answers::{
     PopularItem, PopularItems, RankedCandidates, Recommendation, Recommendations, Scores, Timing,
 };
+pub use explain::{ExplainOptions, Explanations, Reason};
+pub use history_state::HistoryState;
 
 /// An opened bundle with an engine: histories in, recommendations out.
 ///

@@ -11,8 +11,8 @@ use serde::Serialize;
 use slmrec_core::history::parse_histories;
 use slmrec_core::{History, HistoryError};
 use slmrec_runtime::{
-    FilterOptions, RankedCandidates, Recommendation, Recommendations, Recommender, RuntimeError,
-    Timing,
+    ExplainOptions, FilterOptions, RankedCandidates, Recommendation, Recommendations, Recommender,
+    RuntimeError, Timing,
 };
 
 use crate::arguments::{FilterArguments, Format, RecommendArguments};
@@ -54,6 +54,19 @@ struct Row {
     item: String,
     title: Option<String>,
     score: Option<f32>,
+    /// What speaks for it, where that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasons: Option<Vec<ReasonRow>>,
+}
+
+#[derive(Serialize)]
+struct ReasonRow {
+    item: String,
+    title: Option<String>,
+    /// 1 for the newest item of the history.
+    age: usize,
+    /// By how much the score is lower without it.
+    drop: f32,
 }
 
 pub(crate) fn run(arguments: &RecommendArguments) -> anyhow::Result<bool> {
@@ -72,6 +85,12 @@ pub(crate) fn run(arguments: &RecommendArguments) -> anyhow::Result<bool> {
     let mut results = Vec::with_capacity(histories.len());
     for (position, history) in histories.iter().enumerate() {
         let result = answer(&mut recommender, history, &question, &mut timing)
+            .and_then(|mut result| {
+                if arguments.explain {
+                    explain(&mut recommender, history, &mut result, &mut timing)?;
+                }
+                Ok(result)
+            })
             .with_context(|| place(path, history, position, histories.len()))?;
         warn(&result);
         results.push(result);
@@ -152,12 +171,39 @@ fn answer(
     }
 }
 
+/// Adds the reasons; popular items have none.
+fn explain(
+    recommender: &mut Recommender,
+    history: &History,
+    result: &mut UserResult,
+    timing: &mut Timing,
+) -> anyhow::Result<()> {
+    if result.popular {
+        return Ok(());
+    }
+    let rows = &mut result.recommendations;
+    let ids: Vec<&str> = rows.iter().map(|row| row.item.as_str()).collect();
+    let found = recommender.explain(history, &ids, &ExplainOptions::default())?;
+    *timing += found.timing;
+    for (row, reasons) in rows.iter_mut().zip(found.reasons) {
+        let reasons = reasons.into_iter().map(|reason| ReasonRow {
+            item: reason.id,
+            title: reason.title,
+            age: reason.age,
+            drop: reason.drop,
+        });
+        row.reasons = Some(reasons.collect());
+    }
+    Ok(())
+}
+
 fn row(item: Recommendation) -> Row {
     Row {
         rank: item.rank,
         item: item.id,
         title: item.title,
         score: Some(item.score),
+        reasons: None,
     }
 }
 
@@ -203,6 +249,7 @@ fn from_popularity(
         item: item.id,
         title: item.title,
         score: None,
+        reasons: None,
     });
     Ok(UserResult {
         user: history.user.clone(),
@@ -285,18 +332,33 @@ fn tables(results: &[UserResult]) -> String {
         if result.popular {
             text.push_str("Popular items\n");
         }
-        let mut table = output::table(&["Rank", "Item", "Title", "Score"]);
+        let explained = result.recommendations.iter().any(|r| r.reasons.is_some());
+        let header = ["Rank", "Item", "Title", "Score", "Because of"];
+        let mut table = output::table(if explained { &header } else { &header[..4] });
         for row in &result.recommendations {
-            table.add_row([
+            let mut cells = vec![
                 number(row.rank),
                 Cell::new(printable(&row.item)),
                 Cell::new(row.title.as_deref().map(printable).unwrap_or_default()),
                 number(row.score.map(|s| format!("{s:.3}")).unwrap_or_default()),
-            ]);
+            ];
+            if let Some(reasons) = &row.reasons {
+                cells.push(Cell::new(because_of(reasons)));
+            }
+            table.add_row(cells);
         }
         let _ = writeln!(text, "{table}");
     }
     text
+}
+
+/// Titles, or ids where there is none, with what they are worth.
+fn because_of(reasons: &[ReasonRow]) -> String {
+    let named = reasons.iter().map(|reason| {
+        let name = reason.title.as_ref().unwrap_or(&reason.item);
+        format!("{} (+{:.3})", printable(name), reason.drop)
+    });
+    named.collect::<Vec<_>>().join("\n")
 }
 
 fn say_time(report: &Report, total: Duration) {

@@ -250,6 +250,35 @@ fn given_items_are_ranked_as_the_catalog_ranks_them() {
 }
 
 #[test]
+fn reasons_name_items_of_the_history() {
+    let history = fixture().history("explain.json", r#"["item-3","item-8","item-20"]"#);
+    let mut command = with_bundle("fp32");
+    let report = json(command.arg(&history).args(["-k", "4", "--explain"]));
+    let rows = report["results"][0]["recommendations"]
+        .as_array()
+        .expect("list");
+    let reasons: Vec<&Value> = (rows.iter())
+        .flat_map(|row| row["reasons"].as_array().expect("reasons"))
+        .collect();
+    assert!(!reasons.is_empty());
+    for reason in reasons {
+        let of_the_history = ["item-3", "item-8", "item-20"]
+            .iter()
+            .any(|id| reason["item"] == *id);
+        assert!(
+            of_the_history && reason["drop"].as_f64() > Some(0.0),
+            "{reason}"
+        );
+    }
+    let mut command = with_bundle("fp32");
+    let table = stdout(command.arg(&history).args(["-k", "4", "--explain"]));
+    assert!(
+        table.contains("Because of") && table.contains("The item in row"),
+        "{table}"
+    );
+}
+
+#[test]
 fn popularity_is_offered_on_request_and_marked() {
     let users = r#"[{"user":"new","history":[]},{"user":"old","history":["item-3"]}]"#;
     let error = failure(with_bundle("fp32").arg("-").write_stdin(users), 1);

@@ -71,6 +71,14 @@ pub(super) fn blended(outcome: &Outcome, format: OutputFormat) -> anyhow::Result
         String::new(),
         figure(&figures["validation_ndcg_10"]),
     ]);
+    if let Some(prior) = figures.get("prior") {
+        let weights = &prior["weights"];
+        table.add_row([
+            "the blend and the prior".to_owned(),
+            format!("alpha {}, beta {}", weights["alpha"], weights["beta"]),
+            figure(&prior["ndcg_10_with"]),
+        ]);
+    }
     right_align(&mut table, 1);
     out(&table.to_string())
 }

@@ -15,10 +15,11 @@
 
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
+use slmrec_core::prior::PriorWeights;
 
 use super::losses::sampled::Candidates;
 use super::losses::{alignment, catalog};
-use super::objective::{Losses, Objective, rows_at};
+use super::objective::{Losses, Objective, rows_at, score_offsets};
 use super::settings::{check, not_negative, positive};
 use super::teacher::{TeacherOutput, TeacherStates, hidden_size};
 use super::top_scores::TopScores;
@@ -137,10 +138,20 @@ impl DistillSettings {
     }
 }
 
+/// Whose scores the transition prior is added to, and how, while the student learns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Priors {
+    /// The student's: it learns what counting cannot.
+    pub student: Option<PriorWeights>,
+    /// The teacher's, in `D_kd`: it knows what counting does.
+    pub teacher: Option<PriorWeights>,
+}
+
 /// The student's objective. Without a teacher only `L_ce` and `L_ms` may have a weight.
 pub struct Distillation<'a> {
     settings: DistillSettings,
     teacher: Option<&'a dyn TeacherStates>,
+    priors: Priors,
     student_layers: Vec<usize>,
     teacher_layers: Vec<usize>,
     parameters: Parameters,
@@ -188,6 +199,7 @@ impl<'a> Distillation<'a> {
         let mut objective = Self {
             settings,
             teacher,
+            priors: Priors::default(),
             student_layers,
             teacher_layers,
             parameters: Parameters::default(),
@@ -196,6 +208,28 @@ impl<'a> Distillation<'a> {
         };
         objective.add_parameters(student, seed)?;
         Ok(objective)
+    }
+
+    /// With the transition prior beside student or teacher. The data has to have a prior.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] for `D_kd` over the teacher's best items, which were chosen without
+    /// it, or at last positions only.
+    pub fn beside(mut self, priors: Priors) -> Result<Self, TrainError> {
+        let settings = &self.settings;
+        if priors != Priors::default() && settings.lambda_kd > 0.0 {
+            check(
+                "top_k",
+                settings.top_k == 0,
+                "0 beside a prior",
+                settings.top_k,
+            )?;
+            let all = settings.positions == Positions::All;
+            let found = format!("{:?}", settings.positions).to_lowercase();
+            check("positions", all, "all beside a prior", found)?;
+        }
+        self.priors = priors;
+        Ok(self)
     }
 
     fn add_parameters(
@@ -276,7 +310,7 @@ impl<'a> Distillation<'a> {
     ) -> Result<Tensor, TrainError> {
         let losses: Vec<Tensor> = (self.heads.iter().zip(student))
             .map(|(head, state)| {
-                candidates.cross_entropy(&state.matmul(&head.t()?)?, items, targets)
+                candidates.cross_entropy(&state.matmul(&head.t()?)?, items, targets, None)
             })
             .collect::<Result<_, _>>()?;
         Ok(mean(&losses)?)
@@ -286,8 +320,8 @@ impl<'a> Distillation<'a> {
     fn divergence(
         &self,
         student: (&Tensor, ItemTable<'_>),
-        teacher: &dyn TeacherStates,
-        taught: &TeacherOutput,
+        (teacher, taught): (&dyn TeacherStates, &TeacherOutput),
+        batch: &TrainingBatch,
     ) -> Result<Tensor, TrainError> {
         let temperature = self.settings.temperature;
         let kept = self.settings.top_items(teacher.num_items());
@@ -300,10 +334,18 @@ impl<'a> Distillation<'a> {
                 if kept == 0 {
                     let teacher = (users, &table);
                     let items = student.1.all()?;
+                    let (of_student, of_teacher) = match self.settings.positions {
+                        Positions::All => (
+                            score_offsets(batch, self.priors.student)?,
+                            score_offsets(batch, self.priors.teacher)?,
+                        ),
+                        Positions::Last => (None, None),
+                    };
                     return Ok(catalog::divergence(
                         (student.0, &items),
                         teacher,
                         temperature,
+                        (of_student.as_ref(), of_teacher.as_ref()),
                     )?);
                 }
                 let top = TopScores::of(users, &table, kept)?;
@@ -335,7 +377,7 @@ impl<'a> Distillation<'a> {
             }
             if settings.lambda_kd > 0.0 {
                 let users = rows_at(&output.user_vectors, batch, &positions)?;
-                let loss = self.divergence((&users, items), teacher, &taught)?;
+                let loss = self.divergence((&users, items), (teacher, &taught), batch)?;
                 terms.push(("kd", settings.lambda_kd, loss));
             }
         }
@@ -365,7 +407,8 @@ impl Objective for Distillation<'_> {
         let items = model.item_table().with(batch.lookups());
         let users = rows_at(&output.user_vectors, batch, &batch.target_positions)?;
         let candidates = Candidates::of_step(batch, rng);
-        let loss = candidates.cross_entropy(&users, items, &batch.targets)?;
+        let offsets = score_offsets(batch, self.priors.student)?;
+        let loss = candidates.cross_entropy(&users, items, &batch.targets, offsets.as_ref())?;
         let loss = batch.share.of_targets(loss)?;
         let mut terms = vec![("ce", 1.0, loss)];
         terms.extend(self.terms(items, batch, &output, &candidates)?);
@@ -377,11 +420,15 @@ impl Objective for Distillation<'_> {
     }
 
     fn describe(&self) -> serde_json::Value {
-        serde_json::json!({
+        let mut all = serde_json::json!({
             "objective": "distillation",
             "settings": self.settings,
             "teacher": self.teacher.map(TeacherStates::fingerprint),
-        })
+        });
+        if self.priors != Priors::default() {
+            all["priors"] = serde_json::json!(self.priors);
+        }
+        all
     }
 }
 

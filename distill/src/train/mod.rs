@@ -37,7 +37,7 @@ mod tests;
 
 pub use batches::{EpochOrder, Share, TrainingBatch, TrainingData, Window};
 pub use cloze::Cloze;
-pub use distillation::{DistillSettings, Distillation};
+pub use distillation::{DistillSettings, Distillation, Priors};
 pub use error::TrainError;
 pub use objective::{CrossEntropy, Losses, Objective};
 pub use report::{EpochReport, FitReport, StepReport, TrainObserver, Validator};

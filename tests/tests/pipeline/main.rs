@@ -1,6 +1,7 @@
 //! The whole way on generated data, by the very commands that a person types: logs, SASRec,
 //! teacher, student, bundle, recommendations, comparison; then again, to see it skipped.
 
+mod browser;
 mod stored_states;
 mod study;
 #[path = "../support/mod.rs"]
@@ -33,6 +34,8 @@ dropout = 0.1
 epochs = 40
 batch_size = 32
 learning_rate = 0.005
+[baselines]
+models = ["gru4rec", "bert4rec", "sasrec-prior"]
 [baselines.gru4rec.model]
 hidden_size = 16
 max_history = 12
@@ -95,6 +98,7 @@ fn from_logs_to_recommendations() {
         "SASRec",
         "GRU4Rec",
         "BERT4Rec + prior",
+        "SASRec, prior inside + prior",
         "teacher",
         "student, distilled + prior",
         "student, distilled + prior of the day",
@@ -131,6 +135,7 @@ fn reports_and_compares(folder: &Path) {
     ] {
         assert!(page.contains(part), "{part}");
     }
+    browser::shows_all_of(&folder.join("slmrec-work/report.html"));
     let itself = [
         "compare",
         "slmrec-work",
@@ -162,7 +167,14 @@ fn reports_and_compares(folder: &Path) {
 
 /// Several models as one teacher, by its logits.
 fn a_blend_teaches(folder: &Path) {
-    let settings = ["--config", "pipeline.toml", "--set", "blend.more_sasrecs=1"];
+    let settings = [
+        "--config",
+        "pipeline.toml",
+        "--set",
+        "blend.more_sasrecs=1",
+        "--set",
+        "blend.prior=true",
+    ];
     let blend = [&["blend", "--format", "json"], &settings[..]].concat();
     let blend = json(&run_well("slmrec-distill", folder, &blend));
     let members = blend["members"].as_array().expect("members");
@@ -173,6 +185,10 @@ fn a_blend_teaches(folder: &Path) {
     assert_eq!(folders, ["teacher", "sasrec", "blend-sasrec-1"]);
     let weights: f64 = members.iter().filter_map(|m| m["weight"].as_f64()).sum();
     assert!((weights - 1.0).abs() < 1e-9, "{members:?}");
+    assert!(
+        blend["prior"]["weights"]["alpha"].as_f64() > Some(0.0),
+        "{blend}"
+    );
     let by_logits = [
         "--teacher",
         "blend",
@@ -189,6 +205,10 @@ fn a_blend_teaches(folder: &Path) {
         "--no-ce-only",
         "--epochs",
         "2",
+        "--set",
+        "distill.prior=inside",
+        "--set",
+        "distill.train.mask_seen=true",
     ];
     let distill = [&["distill"], &settings[..], &by_logits, &rest].concat();
     let output = run("slmrec-distill", folder, &distill);
@@ -196,6 +216,10 @@ fn a_blend_teaches(folder: &Path) {
     assert!(output.status.success(), "{said}");
     assert!(said.contains(", kd "), "the term is there: {said}");
     assert!(said.contains("no teacher in memory"), "{said}");
+    assert!(
+        said.contains("the prior inside the scores: alpha"),
+        "{said}"
+    );
 }
 
 fn recommends(folder: &Path) {

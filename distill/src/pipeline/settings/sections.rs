@@ -67,6 +67,10 @@ pub enum Baseline {
     Gru4Rec,
     /// A transformer that fills in masked items.
     Bert4Rec,
+    /// SASRec as `[pretrain]` says, trained with the transition prior added to its scores.
+    #[serde(rename = "sasrec-prior")]
+    #[value(name = "sasrec-prior")]
+    SasRecPrior,
 }
 
 impl Baseline {
@@ -76,6 +80,7 @@ impl Baseline {
         match self {
             Self::Gru4Rec => "GRU4Rec",
             Self::Bert4Rec => "BERT4Rec",
+            Self::SasRecPrior => "SASRec, prior inside",
         }
     }
 
@@ -85,6 +90,7 @@ impl Baseline {
         match self {
             Self::Gru4Rec => "gru4rec",
             Self::Bert4Rec => "bert4rec",
+            Self::SasRecPrior => "sasrec-prior",
         }
     }
 }
@@ -236,6 +242,8 @@ pub struct BlendStage {
     pub more_sasrecs: usize,
     /// How many more SASRecs with titles, each with a seed of its own; they take `pretrain.titles`.
     pub more_sasrecs_with_titles: usize,
+    /// Whether the transition prior is a member, too. A student hears the counts of the others only.
+    pub prior: bool,
 }
 
 impl Default for BlendStage {
@@ -244,6 +252,7 @@ impl Default for BlendStage {
             decoder: true,
             more_sasrecs: 2,
             more_sasrecs_with_titles: 0,
+            prior: false,
         }
     }
 }
@@ -268,6 +277,18 @@ pub enum StudentStart {
     Base,
     /// Layers of the trained teacher: the first ones or every k-th, as `layer_choice` says.
     Teacher,
+}
+
+/// Where the transition prior stands while a student learns. Bundles have it beside the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PriorUse {
+    /// Nowhere: the student learns to rank alone.
+    #[default]
+    Outside,
+    /// Added to its scores, without the user's own counts: the student learns what counting cannot,
+    /// and ranks with the prior only.
+    Inside,
 }
 
 /// Where the teacher's states come from while the student learns.
@@ -295,6 +316,8 @@ pub struct DistillStage {
     pub layer_choice: LayerChoice,
     /// Of which model.
     pub start: StudentStart,
+    /// Where the transition prior stands while it learns.
+    pub prior: PriorUse,
     /// The terms and their weights.
     pub objective: DistillSettings,
     /// Whether the same student is also trained without the teacher, for the comparison.
@@ -318,6 +341,7 @@ impl Default for DistillStage {
             layers: 4,
             layer_choice: LayerChoice::First,
             start: StudentStart::Base,
+            prior: PriorUse::Outside,
             objective: DistillSettings::default(),
             ce_only: true,
             teacher_states: TeacherStatesChoice::Auto,

@@ -10,6 +10,7 @@ use super::super::settings::{ItemSource, LayerChoice};
 use super::super::stage::{Stage, hash_input, io_error};
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::plan::{self, TrainingRun};
+use super::prior::Beside;
 use super::{Context, Training, input_hash, seeded, to_json, vocabulary_hash};
 use crate::fetch;
 use crate::model::sasrec::SasRec;
@@ -50,6 +51,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
             train: &section.train,
             dir,
             dataset: &dataset,
+            beside: None,
         };
         let objective = CrossEntropy::default();
         run.fit_and_write(context, &models, &vec![&objective as _; models.len()])
@@ -169,6 +171,7 @@ pub(super) struct ModelRun<'a> {
     pub(super) train: &'a TrainSettings,
     pub(super) dir: &'a Path,
     pub(super) dataset: &'a Dataset,
+    pub(super) beside: Option<Beside>,
 }
 
 impl ModelRun<'_> {
@@ -186,6 +189,7 @@ impl ModelRun<'_> {
             identity: format!("{} {:?}", self.stage.settings, self.stage.inputs),
             dir: self.dir,
             dataset: self.dataset,
+            beside: self.beside.clone(),
         };
         let replicas: Vec<Replica<'_>> = (models.iter().zip(objectives))
             .map(|(model, &objective)| Replica { model, objective })

@@ -1,13 +1,15 @@
 //! The terms of the objectives. Each is a mean over rows, unweighted.
 //!
 //! [`catalog`] has the terms that score the whole catalog, [`sampled`] the one that scores items
-//! drawn from it by [`negatives`], [`alignment`] those that compare hidden states.
+//! drawn from it by [`negatives`], [`alignment`] those that compare hidden states; [`offsets`] stand beside
+//! scores.
 
 pub mod alignment;
 pub mod catalog;
 mod known;
 mod linear_cross_entropy;
 pub mod negatives;
+pub mod offsets;
 pub mod sampled;
 #[cfg(test)]
 mod tests;

@@ -209,6 +209,7 @@ fn encoder_entries(options: &ExportOptions) -> Vec<EncoderEntry> {
         },
         precision,
         opset: OPSET,
+        incremental: true,
     };
     let mut entries = vec![entry(options.precision)];
     if options.portable && options.precision == Precision::Int8 {

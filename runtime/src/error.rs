@@ -129,6 +129,16 @@ pub enum RuntimeError {
         /// What came.
         found: String,
     },
+    /// A history state that cannot be used.
+    #[error(
+        "history state: expected {expected}, found {found}; hint: start a new one from the history"
+    )]
+    HistoryState {
+        /// What would have been right.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
     /// The bundle's samples cannot check anything.
     #[error("the bundle's samples cannot be replayed: {reason}")]
     Samples {

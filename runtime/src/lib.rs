@@ -28,10 +28,11 @@ pub mod options;
 pub mod recommender;
 pub mod self_test;
 
-pub use engine::{Encoder, EngineInfo};
+pub use engine::{Encoder, EngineInfo, IncrementalEncoder, KeyValues};
 pub use error::RuntimeError;
 pub use options::{EngineChoice, FilterOptions, LibrarySearch, OpenOptions, Provider};
 pub use recommender::{
-    PopularItem, PopularItems, Recommendation, Recommendations, Recommender, Scores, Timing,
+    ExplainOptions, Explanations, HistoryState, PopularItem, PopularItems, RankedCandidates,
+    Reason, Recommendation, Recommendations, Recommender, Scores, Timing,
 };
 pub use self_test::{SampleResult, SelfTest};

@@ -55,6 +55,7 @@ fn manifest() -> Manifest {
             target: GraphTarget::OnnxRuntime,
             precision: Precision::Int8,
             opset: 17,
+            incremental: false,
         }],
         model: ModelEntry {
             model_type: "mean".into(),
@@ -181,6 +182,7 @@ fn open(
         threads: 1,
         encoder: "encoder.onnx".into(),
         precision: Precision::Int8,
+        incremental: false,
         notice: None,
     };
     let bundle = Bundle::open(&path).expect("opens");
@@ -287,6 +289,45 @@ fn block_and_allow_lists() {
     assert_eq!(found.unknown_filter_items, ["nobody"]);
     assert_eq!(found.used_items, 1);
     assert_eq!(found.items[0].title.as_deref(), Some("Title of d"));
+}
+
+#[test]
+fn a_batch_gives_each_history_its_own_answer() {
+    let mut recommender = open(with_prior(), &samples(), |mean| mean).expect("opens");
+    let histories = [&["a"][..], &["x"], &["b", "a"], &[]].map(|h| History::from_items(h.to_vec()));
+    let filter = FilterOptions::default();
+    let answers = recommender.recommend_batch(&histories, 3, &filter);
+    assert_eq!(answers.len(), histories.len());
+    for (answer, history) in answers.iter().zip(&histories) {
+        match (answer, recommender.recommend(history, 3, &filter)) {
+            (Ok(found), Ok(alone)) => assert_eq!(found.items, alone.items),
+            (Err(found), Err(alone)) => assert_eq!(found.to_string(), alone.to_string()),
+            (found, alone) => panic!("{found:?} is not {alone:?}"),
+        }
+    }
+    assert!(answers[0].is_ok() && answers[1].is_err() && answers[3].is_err());
+}
+
+#[test]
+fn candidates_have_the_scores_of_the_catalog() {
+    let mut recommender = open(with_prior(), &samples(), |mean| mean).expect("opens");
+    let history = History::from_items(["a", "x"]);
+    let all = recommender.scores(&history).expect("scores").values;
+    let found = recommender
+        .score(&history, &["e", "nobody", "b", "a", "e", "d"])
+        .expect("ranks");
+    let got: Vec<(&str, f32)> = found
+        .items
+        .iter()
+        .map(|i| (i.id.as_str(), i.score))
+        .collect();
+    // Scores: a 1, b 2 ln 4, d 1, e -1; seen items are ranked too, ties follow the catalog.
+    assert_eq!(got, [("b", all[1]), ("a", 1.0), ("d", 1.0), ("e", -1.0)]);
+    assert_eq!(found.unknown_candidates, ["nobody"]);
+    assert_eq!(
+        (found.unknown_items, found.used_items),
+        (vec!["x".to_owned()], 1)
+    );
 }
 
 #[test]

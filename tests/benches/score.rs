@@ -1,7 +1,8 @@
 //! One recommendation through our bundles, against the same student exported plainly: fp32, the
 //! prompt in the sequence, every position in every layer. Random weights at the widths of
 //! SmolLM2-135M, 4 layers, a history of 50 items, a catalog as large as MovieLens-100K's, one
-//! thread. All variants run in the same runtime, so the difference is the graph's.
+//! thread. All variants run in the same runtime, so the difference is the graph's. Appended items
+//! run behind a kept history of 49.
 
 use std::env;
 use std::error::Error;
@@ -12,7 +13,8 @@ use slmrec_core::{Bundle, BundleWriter, Dataset, History, Item, ItemIndex, ItemV
 use slmrec_export::testing::TinyCheckpoint;
 use slmrec_export::{ExportOptions, export, export_plain_onnx};
 use slmrec_runtime::{
-    EngineChoice, FilterOptions, LibrarySearch, OpenOptions, Provider, Recommender, RuntimeError,
+    EngineChoice, FilterOptions, HistoryState, LibrarySearch, OpenOptions, Provider, Recommender,
+    RuntimeError,
 };
 use slmrec_tests::bench::{Row, Samples, Subject, interleaved, to_json};
 
@@ -46,20 +48,32 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Times the three variants of one student.
+/// Times the variants of one student.
 fn measure(case: &str, checkpoint: &Path, dataset: &Path) -> Result<Vec<Row>, Box<dyn Error>> {
-    let int8 = bundle(checkpoint, dataset, Precision::Int8)?;
-    let folded = bundle(checkpoint, dataset, Precision::Fp32)?;
-    let plain = plain_bundle(checkpoint, &folded)?;
-    let mut int8 = open(&int8)?;
-    let mut folded = open(&folded)?;
+    let int8_path = bundle(checkpoint, dataset, Precision::Int8)?;
+    let folded_path = bundle(checkpoint, dataset, Precision::Fp32)?;
+    let plain = plain_bundle(checkpoint, &folded_path)?;
+    let mut int8 = open(&int8_path)?;
+    let mut folded = open(&folded_path)?;
     let mut plain = open(&plain)?;
     let history = History::from_items((1..=HISTORY).map(id));
+    let before = History::from_items((1..HISTORY).map(id));
+    let mut state_int8 = caught_up(&mut int8, &before)?;
+    let mut state_fp32 = caught_up(&mut folded, &before)?;
+    // One recommender for one closure: those that append have their own.
+    let (mut int8_appends, mut folded_appends) = (open(&int8_path)?, open(&folded_path)?);
     let mut run_int8 = || recommend(&mut int8, &history);
     let mut run_folded = || recommend(&mut folded, &history);
     let mut run_plain = || recommend(&mut plain, &history);
-    let mut subjects: [Subject<'_, RuntimeError>; 3] =
-        [&mut run_int8, &mut run_folded, &mut run_plain];
+    let mut append_int8 = || append(&mut int8_appends, &mut state_int8);
+    let mut append_fp32 = || append(&mut folded_appends, &mut state_fp32);
+    let mut subjects: [Subject<'_, RuntimeError>; 5] = [
+        &mut run_int8,
+        &mut run_folded,
+        &mut run_plain,
+        &mut append_int8,
+        &mut append_fp32,
+    ];
     let times = interleaved(WARM_UP, ROUNDS, &mut subjects)?;
     let mut rows = compare(&format!("int8 bundle, {case}"), &times[0], &times[2]);
     rows[0] = rows[0].clone().goal(GOAL);
@@ -68,7 +82,30 @@ fn measure(case: &str, checkpoint: &Path, dataset: &Path) -> Result<Vec<Row>, Bo
         &times[1],
         &times[2],
     ));
+    for (name, times_of) in [("int8", 3), ("fp32", 4)] {
+        let case = format!("one appended item, {name}, {case}");
+        rows.extend(compare(&case, &times[times_of], &times[2]));
+    }
     Ok(rows)
+}
+
+/// A state that has run all but the last item.
+fn caught_up(
+    recommender: &mut Recommender,
+    before: &History,
+) -> Result<HistoryState, RuntimeError> {
+    let (mut state, _) = recommender.history_state(before)?;
+    state.user_vector(recommender)?;
+    Ok(state)
+}
+
+/// The last item, appended to a copy of the state, whose copying is measured too.
+fn append(recommender: &mut Recommender, state: &mut HistoryState) -> Result<(), RuntimeError> {
+    let mut state = state.clone();
+    state.append(recommender, &id(HISTORY))?;
+    let found = state.recommend(recommender, 10, &FilterOptions::default())?;
+    std::hint::black_box(found);
+    Ok(())
 }
 
 /// Median, then the tenth and the ninetieth percentile.

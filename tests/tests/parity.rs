@@ -79,6 +79,7 @@ impl Case {
             target: GraphTarget::Any,
             precision: Precision::Fp32,
             opset: 17,
+            incremental: false,
         }];
         let path = self.path("plain.slmrec");
         writer.write(&path, manifest).expect("writes");

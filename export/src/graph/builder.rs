@@ -113,6 +113,18 @@ impl GraphBuilder {
         self.graph.input.push(float_value(name, axes));
     }
 
+    /// Declares an f32 input that need not be given: a constant of its name is its default.
+    pub(crate) fn input_with_default<'a>(
+        &mut self,
+        name: &str,
+        axes: &[Axis<'_>],
+        shape: &[usize],
+        values: impl IntoIterator<Item = &'a f32>,
+    ) -> String {
+        self.input(name, axes);
+        self.floats(name, shape, values)
+    }
+
     /// Declares an f32 output of the graph.
     pub(crate) fn output(&mut self, name: &str, axes: &[Axis<'_>]) {
         self.graph.output.push(float_value(name, axes));

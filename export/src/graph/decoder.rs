@@ -1,17 +1,18 @@
 //! The recommender's graph, in its folded and its plain form.
 //!
 //! Shapes are written for one history: T positions run (S items and R suffix tokens, in the plain
-//! form also the P prefix tokens), C positions are constant (the folded prefix: P, plain: 0).
+//! form also the P prefix tokens), C positions are given by their keys and values (folded: the P
+//! prefix tokens and what else an earlier run has left, plain: 0).
 
 use ndarray::{Array1, Array2, Array3, Axis as NdAxis};
-use slmrec_core::manifest::Precision;
+use slmrec_core::manifest::{Precision, past_name, present_name};
 
 use super::builder::{Axis, GraphBuilder, int, ints};
 use super::linear::{Linears, Weight};
 use super::{INPUT, OUTPUT};
 use crate::error::ExportError;
 use crate::model::{Layer, Model};
-use crate::reference::{self, KeyValue};
+use crate::reference;
 
 /// Added to scores of positions that may not be seen: the softmax makes an exact zero of it.
 const MASKED: f32 = -1e9;
@@ -65,6 +66,18 @@ struct Shared {
     mask: String,
 }
 
+/// What a layer keeps of earlier positions.
+struct Past {
+    keys: Kept,
+    values: Kept,
+}
+
+/// Names of the input with earlier positions and of the output that has the new ones behind them.
+struct Kept {
+    past: String,
+    present: String,
+}
+
 /// A normed input and the gain that is still missing from it.
 struct Normed {
     value: String,
@@ -80,15 +93,15 @@ impl Decoder<'_> {
         self.b.output(OUTPUT, &[Axis::Fixed(1), Axis::Fixed(dim)]);
 
         let mut x = self.embeddings()?; // [T, H]
-        let shared = self.shared(&x);
-        let prefix = match self.form {
-            Form::Folded => reference::prefix_key_values(self.model),
+        let past = match self.form {
+            Form::Folded => self.past(),
             Form::Plain => vec![],
         };
+        let shared = self.shared(&x, past.first());
         for (index, layer) in self.model.layers.iter().enumerate() {
             let last = index + 1 == self.model.layers.len();
             let only_read = last && self.form == Form::Folded;
-            x = self.layer(index, layer, &x, &shared, prefix.get(index), only_read)?;
+            x = self.layer(index, layer, &x, &shared, past.get(index), only_read)?;
         }
         let normed = self.norm("norm", &x, &self.model.norm);
         let read = self.last_row("norm.read", &normed.value); // [1, H]
@@ -125,49 +138,84 @@ impl Decoder<'_> {
         Ok(self.b.node_with("Concat", "embed.sequence", &parts, axis))
     }
 
-    /// Constant positions C in front of those that run.
-    fn constant_positions(&self) -> usize {
-        match self.form {
-            Form::Folded => self.model.prefix_len(),
-            Form::Plain => 0,
-        }
+    /// The keys and values of earlier positions, by layer: inputs whose defaults are those of the
+    /// prefix, `[kv, 1, C, head_dim]`.
+    fn past(&mut self) -> Vec<Past> {
+        let kv = self.model.config.kv_heads();
+        let head_dim = self.model.config.head_size();
+        let axes = |positions: &'static str| {
+            let (kv, head_dim) = (Axis::Fixed(kv), Axis::Fixed(head_dim));
+            [kv, Axis::Fixed(1), Axis::Free(positions), head_dim]
+        };
+        let prefix = reference::prefix_key_values(self.model);
+        let layers = prefix.iter().enumerate().map(|(layer, prefix)| {
+            let mut declare = |part: &str, values: &Array3<f32>| {
+                let shape = [kv, 1, values.len_of(NdAxis(1)), head_dim];
+                let present = present_name(layer, part);
+                self.b.output(&present, &axes("all"));
+                let name = past_name(layer, part);
+                let past = self
+                    .b
+                    .input_with_default(&name, &axes("past"), &shape, values);
+                Kept { past, present }
+            };
+            Past {
+                keys: declare("keys", &prefix.keys),
+                values: declare("values", &prefix.values),
+            }
+        });
+        layers.collect()
     }
 
     /// Rotary tables and causal mask, made for the longest history and cut to this one.
-    fn shared(&mut self, x: &str) -> Shared {
-        let (model, before) = (self.model, self.constant_positions());
+    fn shared(&mut self, x: &str, past: Option<&Past>) -> Shared {
+        let model = self.model;
         let all = model.prefix_len() + model.recommender.max_history + model.suffix_len();
-        let longest = all - before;
         let head_dim = model.config.head_size();
         let (cos, sin) = reference::rotary_table(model.config.rope_theta, head_dim, all);
         let wide = |left: &Array2<f32>, right: &Array2<f32>| -> Vec<f32> {
-            let rows = left.rows().into_iter().zip(right.rows()).skip(before);
+            let rows = left.rows().into_iter().zip(right.rows());
             rows.flat_map(|(l, r)| [l.to_vec(), r.to_vec()].concat())
                 .collect()
         };
-        let shape = [longest, head_dim];
+        let shape = [all, head_dim];
         let cos = self.b.floats("rotary.cos_all", &shape, &wide(&cos, &cos));
         let sin = self.b.floats("rotary.sin_all", &shape, &wide(&-&sin, &sin));
-        let mask = Array2::from_shape_fn((longest, all), |(row, column)| {
-            if column > before + row { MASKED } else { 0.0 }
-        });
+        let mask = Array2::from_shape_fn(
+            (all, all),
+            |(row, column)| {
+                if column > row { MASKED } else { 0.0 }
+            },
+        );
         let mask = self.b.floats("mask.all", mask.shape(), &mask);
 
         let zero = self.b.integers("zero", &[0]);
-        let shape = self.b.node("Shape", "sequence.shape", &[x]);
-        let run = self.b.node("Gather", "sequence.run", &[&shape, &zero]); // [1]: T
-        let constant = self.b.integers("sequence.constant", &[before as i64]);
-        let total = self.b.node("Add", "sequence.total", &[&run, &constant]); // [1]: C + T
-        let cut = |b: &mut GraphBuilder, name: &str, from: &str, end: &str, axis: &str| {
-            b.node("Slice", name, &[from, &zero, end, axis])
+        let run = self.length("sequence", x, &zero); // [1]: T
+        let before = match past {
+            Some(past) => {
+                let positions = self.b.integers("past.positions_axis", &[2]);
+                self.length("past", &past.keys.past, &positions) // [1]: C
+            }
+            None => zero.clone(),
         };
+        let total = self.b.node("Add", "sequence.total", &[&before, &run]); // [1]: C + T
         let columns = self.b.integers("mask.columns_axis", &[1]);
-        let rows = cut(&mut self.b, "mask.rows", &mask, &run, &zero);
+        let mut cut = |name: &str, from: &str, start: &str, axis: &str| {
+            self.b.node("Slice", name, &[from, start, &total, axis])
+        };
+        let rows = cut("mask.rows", &mask, &before, &zero);
         Shared {
-            cos: cut(&mut self.b, "rotary.cos", &cos, &run, &zero),
-            sin: cut(&mut self.b, "rotary.sin", &sin, &run, &zero),
-            mask: cut(&mut self.b, "mask", &rows, &total, &columns),
+            cos: cut("rotary.cos", &cos, &before, &zero),
+            sin: cut("rotary.sin", &sin, &before, &zero),
+            mask: cut("mask", &rows, &zero, &columns),
         }
+    }
+
+    /// The length of an axis, as a vector of one number.
+    fn length(&mut self, name: &str, x: &str, axis: &str) -> String {
+        let shape = self.b.node("Shape", &format!("{name}.shape"), &[x]);
+        let length = format!("{name}.length");
+        self.b.node("Gather", &length, &[&shape, axis])
     }
 
     /// One decoder layer, `[T, H]` to `[T, H]`, or to `[1, H]` where only the last is read.
@@ -177,7 +225,7 @@ impl Decoder<'_> {
         layer: &Layer,
         x: &str,
         shared: &Shared,
-        prefix: Option<&KeyValue>,
+        past: Option<&Past>,
         only_read: bool,
     ) -> Result<String, ExportError> {
         let name = |part: &str| format!("layers.{index}.{part}");
@@ -186,7 +234,7 @@ impl Decoder<'_> {
             scope: name("self_attn"),
             layer,
             shared,
-            prefix: prefix.filter(|kv| kv.keys.len_of(NdAxis(1)) > 0),
+            past,
             only_read,
         };
         let attended = self.attention(&attention, &normed)?;
@@ -264,8 +312,8 @@ impl Decoder<'_> {
         let keys = self.rotate(&name("keys"), &keys, &a.shared.cos, &a.shared.sin);
         let values = self.project(&name("v_proj"), &a.layer.v_proj, x)?;
         let values = self.heads(&name("values"), &values, [kv, 1, head_dim]);
-        let keys = self.behind_prefix(&name("keys"), &keys, a.prefix.map(|kv| &kv.keys));
-        let values = self.behind_prefix(&name("values"), &values, a.prefix.map(|kv| &kv.values));
+        let keys = self.behind_past(&keys, a.past.map(|past| &past.keys));
+        let values = self.behind_past(&values, a.past.map(|past| &past.values));
 
         let swap = vec![ints("perm", &[0, 1, 3, 2])];
         let keys = self
@@ -368,17 +416,13 @@ impl Decoder<'_> {
         self.b.node("Add", &part("rotated"), &[&straight, &crossed])
     }
 
-    /// Puts the prefix's constants `[kv, C, head_dim]` before `[kv, 1, T, head_dim]`.
-    fn behind_prefix(&mut self, name: &str, x: &str, prefix: Option<&Array3<f32>>) -> String {
-        let Some(prefix) = prefix else {
+    /// Puts what is kept of earlier positions before `[kv, 1, T, head_dim]`.
+    fn behind_past(&mut self, x: &str, kept: Option<&Kept>) -> String {
+        let Some(Kept { past, present }) = kept else {
             return x.to_owned();
         };
-        let (kv, positions, head_dim) = prefix.dim();
-        let shape = [kv, 1, positions, head_dim];
-        let constant = self.b.floats(&format!("{name}.prefix"), &shape, prefix);
         let axis = vec![int("axis", 2)];
-        self.b
-            .node_with("Concat", &format!("{name}.all"), &[&constant, x], axis)
+        self.b.node_with("Concat", present, &[past, x], axis)
     }
 
     /// The last row of `[T, n]`, as `[1, n]`.
@@ -395,7 +439,7 @@ struct Attention<'a> {
     scope: String,
     layer: &'a Layer,
     shared: &'a Shared,
-    prefix: Option<&'a KeyValue>,
+    past: Option<&'a Past>,
     only_read: bool,
 }
 

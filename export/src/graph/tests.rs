@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use prost::Message as _;
-use slmrec_core::manifest::Precision;
+use slmrec_core::manifest::{Precision, past_name, present_name};
 
 use super::{Form, INPUT, OUTPUT, encoder_onnx};
 use crate::model::Model;
@@ -114,9 +114,16 @@ fn the_folded_form_has_the_prefix_as_constants_and_the_plain_form_as_tokens() {
     let folded = graph(&kind, Precision::Fp32, Form::Folded);
     let plain = graph(&kind, Precision::Fp32, Form::Plain);
     for layer in 0..kind.num_hidden_layers {
-        let keys = format!("layers.{layer}.self_attn.keys.prefix");
-        assert!(has(&folded, &keys) && !has(&plain, &keys));
+        for part in ["keys", "values"] {
+            let past = past_name(layer, part);
+            assert!(has(&folded, &past) && !has(&plain, &past));
+            // An input with a default, so that nobody need know of it.
+            assert!(folded.input.iter().any(|input| input.name() == past));
+            let present = present_name(layer, part);
+            assert!(folded.output.iter().any(|output| output.name() == present));
+        }
     }
+    assert_eq!((plain.input.len(), plain.output.len()), (1, 1));
     assert!(has(&plain, "embed.prefix") && !has(&folded, "embed.prefix"));
     assert!(has(&plain, "embed.suffix") && has(&folded, "embed.suffix"));
 }

@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use slmrec_core::Split;
-use slmrec_runtime::{EngineChoice, FilterOptions, LibrarySearch, OpenOptions, Provider};
+use slmrec_runtime::{EngineChoice, LibrarySearch, OpenOptions, Provider};
 
 const EXAMPLES: &str = "\
 Examples:
   slmrec-run history.json
   echo '[\"50\",\"181\"]' | slmrec-run - -k 5 --format json
-  slmrec-run history.json --bundle student.slmrec --block 100 --include-seen
+  slmrec-run history.json --bundle student.slmrec --block 100 --block 127 --include-seen
+  slmrec-run history.json --score 98 --score 127
+  slmrec-run history.json --explain
   slmrec-run evaluate --dataset slmrec-work/dataset
   slmrec-run verify
 
@@ -63,6 +65,11 @@ pub(crate) struct RecommendArguments {
     pub(crate) top: NonZeroUsize,
     #[command(flatten)]
     pub(crate) filter: FilterArguments,
+    #[command(flatten)]
+    pub(crate) score: ScoreArguments,
+    /// Say which items of the history speak for each recommendation
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Offer popular items, marked as such, when a history is empty or entirely unknown
     #[arg(long)]
     pub(crate) popular: bool,
@@ -82,20 +89,38 @@ pub(crate) struct FilterArguments {
     /// Never recommend this item; can be given several times
     #[arg(long, value_name = "ID")]
     pub(crate) block: Vec<String>,
+    /// Never recommend the items of this file, one id a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) block_file: Option<PathBuf>,
+    /// Recommend only this item; can be given several times
+    #[arg(long, value_name = "ID")]
+    pub(crate) allow: Vec<String>,
     /// Recommend only the items of this file, one id a line
     #[arg(long, value_name = "FILE")]
     pub(crate) allow_file: Option<PathBuf>,
 }
 
-impl FilterArguments {
-    pub(crate) fn options(&self, allow: Option<Vec<String>>) -> FilterOptions {
-        FilterOptions {
-            include_seen: self.include_seen,
-            block: self.block.clone(),
-            allow,
-        }
-    }
+#[derive(Debug, Args)]
+pub(crate) struct ScoreArguments {
+    /// Rank this item instead of the catalog, with others given in the same way; filters and -k do
+    /// not apply
+    #[arg(long, value_name = "ID", conflicts_with_all = RANKS_THE_CATALOG)]
+    pub(crate) score: Vec<String>,
+    /// Rank the items of this file, one id a line, instead of the catalog
+    #[arg(long, value_name = "FILE", conflicts_with_all = RANKS_THE_CATALOG)]
+    pub(crate) score_file: Option<PathBuf>,
 }
+
+/// What makes no sense beside a list of candidates.
+const RANKS_THE_CATALOG: [&str; 7] = [
+    "top",
+    "include_seen",
+    "block",
+    "block_file",
+    "allow",
+    "allow_file",
+    "popular",
+];
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:

@@ -6,7 +6,7 @@
 //! prints, or touches the network.
 //!
 //! The order in which to read: [`vocabulary`] → [`history`] → [`dataset`] → [`item_table`] →
-//! [`prior`] → [`manifest`] → [`container`] → [`bundle`] → [`pack`] → [`ranking`] → [`metrics`] → [`bootstrap`] → [`sampled`].
+//! [`prior`] → [`manifest`] → [`container`] → [`bundle`] → [`pack`] → [`ranking`] → [`scan`] → [`metrics`] → [`bootstrap`] → [`sampled`].
 
 pub mod atomic;
 pub mod bootstrap;
@@ -23,6 +23,7 @@ pub mod pack;
 pub mod prior;
 pub mod ranking;
 pub mod sampled;
+pub mod scan;
 pub mod vocabulary;
 
 pub use bundle::{Bundle, BundleError, BundleWriter};
@@ -34,4 +35,5 @@ pub use manifest::Manifest;
 pub use pack::{Pack, PackManifest};
 pub use prior::{PriorError, PriorSettings, PriorWeights, TransitionPrior};
 pub use ranking::{ItemMask, RankingError, ScoredItem};
+pub use scan::CatalogQuery;
 pub use vocabulary::{Item, ItemIndex, ItemVocabulary, VocabularyError};

@@ -146,6 +146,25 @@ pub struct EncoderEntry {
     pub precision: Precision,
     /// ONNX operator set.
     pub opset: u32,
+    /// Whether the graph also runs behind what an earlier run has left: for each layer it has the
+    /// inputs [`past_name`], which need not be given, and the outputs [`present_name`], f32
+    /// `[kv_heads, 1, positions, head_dim]`. Positions are those of the prompt prefix, then items,
+    /// in the outputs then those of the suffix. Readers that do not know this run whole histories.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub incremental: bool,
+}
+
+/// Name of a graph's input for what an earlier run has left of a layer; `part` is `keys` or
+/// `values`.
+#[must_use]
+pub fn past_name(layer: usize, part: &str) -> String {
+    format!("past.{layer}.{part}")
+}
+
+/// Name of a graph's output of all positions of a layer.
+#[must_use]
+pub fn present_name(layer: usize, part: &str) -> String {
+    format!("present.{layer}.{part}")
 }
 
 /// Shape and origin of the model.

@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use crate::vocabulary::ItemIndex;
 
 /// Why scores could not be ranked.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RankingError {
     /// A score is NaN.
     #[error("the score of item row {row} is not a number")]
@@ -78,6 +78,27 @@ impl ItemMask {
         }
     }
 
+    /// The items of a word that are allowed: bit `b` is row `64 * word + b`.
+    pub(crate) fn allowed(&self, word: usize) -> u64 {
+        let mut allowed = !self.words.get(word).copied().unwrap_or(u64::MAX);
+        if word == 0 {
+            // The padding.
+            allowed &= !1;
+        }
+        let rows_in_word = (self.items + 1).saturating_sub(word * 64);
+        if rows_in_word < 64 {
+            allowed &= (1 << rows_in_word) - 1;
+        }
+        allowed
+    }
+
+    /// Number of items that are allowed.
+    #[must_use]
+    pub fn allowed_count(&self) -> usize {
+        let words = 0..self.words.len();
+        words.map(|w| self.allowed(w).count_ones() as usize).sum()
+    }
+
     /// Whether the item is excluded; rows outside the catalog are.
     #[must_use]
     pub fn is_excluded(&self, item: ItemIndex) -> bool {
@@ -91,31 +112,74 @@ impl ItemMask {
 /// # Errors
 /// [`RankingError::NotANumber`] for a NaN among the allowed items.
 pub fn top_k(scores: &[f32], k: usize, mask: &ItemMask) -> Result<Vec<ScoredItem>, RankingError> {
-    if k == 0 {
-        return Ok(Vec::new());
-    }
-    let mut best: Vec<ScoredItem> = Vec::with_capacity((2 * k).min(scores.len()));
-    let mut threshold = f32::NEG_INFINITY;
+    let mut best = Best::new(k, scores.len());
     for (row, &score) in (1u32..).zip(scores) {
         let item = ItemIndex(row);
-        // Rows come in ascending order, so a later tie with the k-th best never enters.
-        let beaten = best.len() >= k && score <= threshold;
-        if beaten || mask.is_excluded(item) {
-            continue;
-        }
-        if score.is_nan() {
-            return Err(RankingError::NotANumber { row });
-        }
-        best.push(ScoredItem { item, score });
-        if best.len() >= 2 * k || best.len() == k {
-            best.sort_unstable_by(better_first);
-            best.truncate(k);
-            threshold = best[k - 1].score;
+        if !best.beats(score) && !mask.is_excluded(item) {
+            best.offer(ScoredItem { item, score })?;
         }
     }
-    best.sort_unstable_by(better_first);
-    best.truncate(k);
-    Ok(best)
+    Ok(best.finish())
+}
+
+/// The best k items so far. Items are offered in ascending order of their rows, so that a later
+/// tie with the k-th best never enters.
+#[derive(Debug)]
+pub(crate) struct Best {
+    k: usize,
+    items: Vec<ScoredItem>,
+    /// Score of the k-th best, once there are k; before, less than everything.
+    threshold: Option<f32>,
+}
+
+impl Best {
+    /// The best `k` of at most `of` items.
+    pub(crate) fn new(k: usize, of: usize) -> Self {
+        Self {
+            k,
+            items: Vec::with_capacity(k.saturating_mul(2).min(of)),
+            threshold: None,
+        }
+    }
+
+    /// Whether a score is too low to enter; a score that is no number is not.
+    #[inline(always)]
+    pub(crate) fn beats(&self, score: f32) -> bool {
+        self.threshold.is_some_and(|threshold| score <= threshold) || self.k == 0
+    }
+
+    /// Takes an item in; one that the list beats does no harm.
+    ///
+    /// # Errors
+    /// A score that is no number.
+    pub(crate) fn offer(&mut self, scored: ScoredItem) -> Result<(), RankingError> {
+        if self.k == 0 {
+            return Ok(());
+        }
+        if scored.score.is_nan() {
+            return Err(RankingError::NotANumber { row: scored.item.0 });
+        }
+        self.items.push(scored);
+        let (k, found) = (self.k, self.items.len());
+        if found == k || found >= k.saturating_mul(2) {
+            self.items.sort_unstable_by(better_first);
+            self.items.truncate(k);
+            self.threshold = self.items.last().map(|last| last.score);
+        }
+        Ok(())
+    }
+
+    /// The list, best first.
+    pub(crate) fn finish(mut self) -> Vec<ScoredItem> {
+        self.items.sort_unstable_by(better_first);
+        self.items.truncate(self.k);
+        self.items
+    }
+}
+
+/// Sorts as a recommendation list: best first, among equal scores the smaller row.
+pub fn sort(items: &mut [ScoredItem]) {
+    items.sort_unstable_by(better_first);
 }
 
 /// The 1-based rank of `target` among the allowed items, counting ties against it. The target

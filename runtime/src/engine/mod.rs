@@ -3,6 +3,7 @@
 //! An [`Encoder`] is one graph made ready. [`open`] chooses engine and graph by the options and
 //! the manifest, and never changes a choice that was made by name.
 
+mod key_values;
 pub(crate) mod library;
 mod onnxruntime;
 #[cfg(feature = "tract")]
@@ -11,6 +12,8 @@ mod tract;
 use ndarray::ArrayView3;
 use slmrec_core::Bundle;
 use slmrec_core::manifest::{EncoderEntry, GraphTarget, Precision};
+
+pub use key_values::KeyValues;
 
 use crate::error::RuntimeError;
 use crate::options::{EngineChoice, OpenOptions, Provider};
@@ -31,6 +34,25 @@ pub trait Encoder: Send {
 
     /// What really runs.
     fn info(&self) -> &EngineInfo;
+
+    /// The same graph behind positions that were run before, where engine and graph can.
+    fn incremental(&mut self) -> Option<&mut dyn IncrementalEncoder> {
+        None
+    }
+}
+
+/// An encoder that runs new items only.
+pub trait IncrementalEncoder {
+    /// Runs the graph on the `embeddings` `[1, T, D]` of items that come after those of `past`,
+    /// oldest first, T at least 1. Gives the user vector of all items and what the next run needs.
+    ///
+    /// # Errors
+    /// What the engine reports.
+    fn extend(
+        &mut self,
+        past: Option<&KeyValues>,
+        embeddings: ArrayView3<'_, f32>,
+    ) -> Result<(Vec<f32>, KeyValues), RuntimeError>;
 }
 
 /// The engine and the provider that run, and what a person should know about the choice.
@@ -48,6 +70,8 @@ pub struct EngineInfo {
     pub encoder: String,
     /// Precision of that graph.
     pub precision: Precision,
+    /// Whether an appended item runs alone ([`IncrementalEncoder`]); else the history runs whole.
+    pub incremental: bool,
     /// Why it is not the engine that one would expect.
     pub notice: Option<String>,
 }
@@ -66,9 +90,9 @@ pub fn open(bundle: &mut Bundle, options: &OpenOptions) -> Result<Box<dyn Encode
             let entry = choose(bundle, &[GraphTarget::OnnxRuntime, GraphTarget::Any])
                 .ok_or_else(|| no_graph(bundle, None))?;
             let graph = bundle.member(&entry.member)?;
-            let dim = bundle.manifest().items.dim;
+            let shape = onnxruntime::Shape::of(bundle.manifest());
             let encoder =
-                onnxruntime::OnnxRuntimeEncoder::new(library, &graph, &entry, dim, options)?;
+                onnxruntime::OnnxRuntimeEncoder::new(library, &graph, &entry, shape, options)?;
             Ok(Box::new(encoder))
         }
         Err(RuntimeError::LibraryNotFound { tried, unusable })

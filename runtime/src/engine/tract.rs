@@ -37,12 +37,17 @@ impl TractEncoder {
             member: entry.member.clone(),
             reason: format!("{e:#}"),
         };
-        let model = tract_onnx::onnx()
+        let mut model = tract_onnx::onnx()
             // Only the operators are trusted with shapes: notes on inner values can be stale.
             .with_ignore_value_info(true)
             .model_for_read(&mut Cursor::new(graph))
             .map_err(refused)?;
-        check_outlets(&model, entry)?;
+        let user_vector = check_outlets(&model, entry)?;
+        // What a run leaves for a next one is not asked for: inputs with defaults are constants
+        // here.
+        model
+            .select_output_outlets(&[user_vector])
+            .map_err(refused)?;
         let plan = plan(model, dim).map_err(refused)?;
         let info = EngineInfo {
             name: NAME.into(),
@@ -51,6 +56,7 @@ impl TractEncoder {
             threads: 1,
             encoder: entry.member.clone(),
             precision: entry.precision,
+            incremental: false,
             notice,
         };
         Ok(Self { plan, info })
@@ -88,24 +94,23 @@ impl Encoder for TractEncoder {
     }
 }
 
-/// One input and one output, of the names that an encoder has.
-fn check_outlets(model: &InferenceModel, entry: &EncoderEntry) -> Result<(), RuntimeError> {
-    let names = |outlets: &[OutletId]| -> Vec<String> {
-        outlets
-            .iter()
-            .map(|o| match model.outlet_label(*o) {
-                Some(label) => label.to_owned(),
-                None => model.node(o.node).name.clone(),
-            })
-            .collect()
+/// One input and, perhaps among others, one output, of the names that an encoder has.
+fn check_outlets(model: &InferenceModel, entry: &EncoderEntry) -> Result<OutletId, RuntimeError> {
+    let name = |outlet: &OutletId| match model.outlet_label(*outlet) {
+        Some(label) => label.to_owned(),
+        None => model.node(outlet.node).name.clone(),
     };
-    let found = (names(&model.inputs), names(&model.outputs));
-    if found == (vec![INPUT.to_owned()], vec![OUTPUT.to_owned()]) {
-        return Ok(());
+    let inputs: Vec<String> = model.inputs.iter().map(name).collect();
+    let output = model.outputs.iter().find(|outlet| name(outlet) == OUTPUT);
+    match output {
+        Some(output) if inputs == [INPUT] => Ok(*output),
+        _ => Err(RuntimeError::GraphShape {
+            member: entry.member.clone(),
+            expected: format!("the input {INPUT} and the output {OUTPUT}"),
+            found: format!(
+                "inputs {inputs:?}, outputs {:?}",
+                model.outputs.iter().map(name).collect::<Vec<_>>()
+            ),
+        }),
     }
-    Err(RuntimeError::GraphShape {
-        member: entry.member.clone(),
-        expected: format!("the input {INPUT} and the output {OUTPUT}"),
-        found: format!("inputs {:?}, outputs {:?}", found.0, found.1),
-    })
 }

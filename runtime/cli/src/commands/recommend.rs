@@ -10,9 +10,12 @@ use comfy_table::Cell;
 use serde::Serialize;
 use slmrec_core::history::parse_histories;
 use slmrec_core::{History, HistoryError};
-use slmrec_runtime::{FilterOptions, Recommendations, Recommender, RuntimeError, Timing};
+use slmrec_runtime::{
+    ExplainOptions, FilterOptions, RankedCandidates, Recommendation, Recommendations, Recommender,
+    RuntimeError, Timing,
+};
 
-use crate::arguments::{Format, RecommendArguments};
+use crate::arguments::{FilterArguments, Format, RecommendArguments};
 use crate::output::{self, number, printable, say};
 use crate::report::{BundleReport, EngineReport, TimingReport};
 
@@ -40,6 +43,9 @@ struct UserResult {
     shortfall: usize,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unknown_filter_items: Vec<String>,
+    /// Of the items to rank.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unknown_candidates: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -48,18 +54,43 @@ struct Row {
     item: String,
     title: Option<String>,
     score: Option<f32>,
+    /// What speaks for it, where that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasons: Option<Vec<ReasonRow>>,
+}
+
+#[derive(Serialize)]
+struct ReasonRow {
+    item: String,
+    title: Option<String>,
+    /// 1 for the newest item of the history.
+    age: usize,
+    /// By how much the score is lower without it.
+    drop: f32,
 }
 
 pub(crate) fn run(arguments: &RecommendArguments) -> anyhow::Result<bool> {
     let path = arguments.history.as_deref().unwrap_or(Path::new("-"));
-    let filter = filter(arguments)?;
+    let score = &arguments.score;
+    let question = Question {
+        k: arguments.top.get(),
+        filter: filter(&arguments.filter)?,
+        candidates: ids(&score.score, score.score_file.as_deref())?,
+        popular: arguments.popular,
+    };
     let histories =
         parse_histories(&super::read_file(path)?).with_context(|| path.display().to_string())?;
     let (mut recommender, engine, open) = super::open(&arguments.bundle, &arguments.engine)?;
     let mut timing = Timing::default();
     let mut results = Vec::with_capacity(histories.len());
     for (position, history) in histories.iter().enumerate() {
-        let result = answer(&mut recommender, history, arguments, &filter, &mut timing)
+        let result = answer(&mut recommender, history, &question, &mut timing)
+            .and_then(|mut result| {
+                if arguments.explain {
+                    explain(&mut recommender, history, &mut result, &mut timing)?;
+                }
+                Ok(result)
+            })
             .with_context(|| place(path, history, position, histories.len()))?;
         warn(&result);
         results.push(result);
@@ -79,36 +110,57 @@ pub(crate) fn run(arguments: &RecommendArguments) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-fn filter(arguments: &RecommendArguments) -> anyhow::Result<FilterOptions> {
-    let allow = match &arguments.filter.allow_file {
-        None => None,
-        Some(path) => {
-            let text = String::from_utf8(super::read_file(path)?)
-                .with_context(|| format!("{}: expected UTF-8 text", path.display()))?;
-            let ids = text.lines().map(str::trim).filter(|line| !line.is_empty());
-            Some(ids.map(str::to_owned).collect())
-        }
-    };
-    Ok(arguments.filter.options(allow))
+fn filter(arguments: &FilterArguments) -> anyhow::Result<FilterOptions> {
+    let block = ids(&arguments.block, arguments.block_file.as_deref())?;
+    let allow = ids(&arguments.allow, arguments.allow_file.as_deref())?;
+    Ok(FilterOptions {
+        include_seen: arguments.include_seen,
+        block: block.unwrap_or_default(),
+        allow,
+    })
+}
+
+/// Ids of the command line and of a file with one a line; `None` when neither was given.
+fn ids(named: &[String], file: Option<&Path>) -> anyhow::Result<Option<Vec<String>>> {
+    let mut ids = named.to_vec();
+    if let Some(path) = file {
+        let text = String::from_utf8(super::read_file(path)?)
+            .with_context(|| format!("{}: expected UTF-8 text", path.display()))?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        ids.extend(lines.map(str::to_owned));
+    }
+    Ok((file.is_some() || !named.is_empty()).then_some(ids))
+}
+
+/// What is asked about every history.
+struct Question {
+    k: usize,
+    filter: FilterOptions,
+    /// The items to rank, where it is not the catalog.
+    candidates: Option<Vec<String>>,
+    popular: bool,
 }
 
 fn answer(
     recommender: &mut Recommender,
     history: &History,
-    arguments: &RecommendArguments,
-    filter: &FilterOptions,
+    question: &Question,
     timing: &mut Timing,
 ) -> anyhow::Result<UserResult> {
-    let k = arguments.top.get();
-    match recommender.recommend(history, k, filter) {
+    if let Some(candidates) = &question.candidates {
+        let found = recommender.score(history, candidates)?;
+        *timing += found.timing;
+        return Ok(from_candidates(history, found));
+    }
+    match recommender.recommend(history, question.k, &question.filter) {
         Ok(found) => {
             *timing += found.timing;
             Ok(from_model(history, found))
         }
         Err(RuntimeError::History(HistoryError::Empty | HistoryError::AllUnknown { .. }))
-            if arguments.popular =>
+            if question.popular =>
         {
-            from_popularity(recommender, history, k, filter)
+            from_popularity(recommender, history, question.k, &question.filter)
         }
         Err(RuntimeError::History(
             error @ (HistoryError::Empty | HistoryError::AllUnknown { .. }),
@@ -119,21 +171,65 @@ fn answer(
     }
 }
 
-fn from_model(history: &History, found: Recommendations) -> UserResult {
-    let rows = found.items.into_iter().map(|item| Row {
+/// Adds the reasons; popular items have none.
+fn explain(
+    recommender: &mut Recommender,
+    history: &History,
+    result: &mut UserResult,
+    timing: &mut Timing,
+) -> anyhow::Result<()> {
+    if result.popular {
+        return Ok(());
+    }
+    let rows = &mut result.recommendations;
+    let ids: Vec<&str> = rows.iter().map(|row| row.item.as_str()).collect();
+    let found = recommender.explain(history, &ids, &ExplainOptions::default())?;
+    *timing += found.timing;
+    for (row, reasons) in rows.iter_mut().zip(found.reasons) {
+        let reasons = reasons.into_iter().map(|reason| ReasonRow {
+            item: reason.id,
+            title: reason.title,
+            age: reason.age,
+            drop: reason.drop,
+        });
+        row.reasons = Some(reasons.collect());
+    }
+    Ok(())
+}
+
+fn row(item: Recommendation) -> Row {
+    Row {
         rank: item.rank,
         item: item.id,
         title: item.title,
         score: Some(item.score),
-    });
+        reasons: None,
+    }
+}
+
+fn from_candidates(history: &History, found: RankedCandidates) -> UserResult {
     UserResult {
         user: history.user.clone(),
-        recommendations: rows.collect(),
+        recommendations: found.items.into_iter().map(row).collect(),
+        unknown_items: found.unknown_items,
+        used_items: found.used_items,
+        popular: false,
+        shortfall: 0,
+        unknown_filter_items: Vec::new(),
+        unknown_candidates: found.unknown_candidates,
+    }
+}
+
+fn from_model(history: &History, found: Recommendations) -> UserResult {
+    UserResult {
+        user: history.user.clone(),
+        recommendations: found.items.into_iter().map(row).collect(),
         unknown_items: found.unknown_items,
         used_items: found.used_items,
         popular: false,
         shortfall: found.shortfall,
         unknown_filter_items: found.unknown_filter_items,
+        unknown_candidates: Vec::new(),
     }
 }
 
@@ -153,6 +249,7 @@ fn from_popularity(
         item: item.id,
         title: item.title,
         score: None,
+        reasons: None,
     });
     Ok(UserResult {
         user: history.user.clone(),
@@ -162,6 +259,7 @@ fn from_popularity(
         popular: true,
         shortfall: found.shortfall,
         unknown_filter_items: found.unknown_filter_items,
+        unknown_candidates: Vec::new(),
     })
 }
 
@@ -189,6 +287,12 @@ fn warn(result: &UserResult) {
         let list = named(&result.unknown_filter_items);
         say(&format!(
             "warning: {whose}the filter names items that the catalog does not have: {list}"
+        ));
+    }
+    if !result.unknown_candidates.is_empty() {
+        let list = named(&result.unknown_candidates);
+        say(&format!(
+            "warning: {whose}the catalog does not have these items to rank: {list}"
         ));
     }
     if result.shortfall > 0 {
@@ -228,18 +332,33 @@ fn tables(results: &[UserResult]) -> String {
         if result.popular {
             text.push_str("Popular items\n");
         }
-        let mut table = output::table(&["Rank", "Item", "Title", "Score"]);
+        let explained = result.recommendations.iter().any(|r| r.reasons.is_some());
+        let header = ["Rank", "Item", "Title", "Score", "Because of"];
+        let mut table = output::table(if explained { &header } else { &header[..4] });
         for row in &result.recommendations {
-            table.add_row([
+            let mut cells = vec![
                 number(row.rank),
                 Cell::new(printable(&row.item)),
                 Cell::new(row.title.as_deref().map(printable).unwrap_or_default()),
                 number(row.score.map(|s| format!("{s:.3}")).unwrap_or_default()),
-            ]);
+            ];
+            if let Some(reasons) = &row.reasons {
+                cells.push(Cell::new(because_of(reasons)));
+            }
+            table.add_row(cells);
         }
         let _ = writeln!(text, "{table}");
     }
     text
+}
+
+/// Titles, or ids where there is none, with what they are worth.
+fn because_of(reasons: &[ReasonRow]) -> String {
+    let named = reasons.iter().map(|reason| {
+        let name = reason.title.as_ref().unwrap_or(&reason.item);
+        format!("{} (+{:.3})", printable(name), reason.drop)
+    });
+    named.collect::<Vec<_>>().join("\n")
 }
 
 fn say_time(report: &Report, total: Duration) {

@@ -189,6 +189,96 @@ fn filters() {
 }
 
 #[test]
+fn lists_on_the_command_line_and_in_files_are_one() {
+    let history = fixture().history("lists.json", r#"["item-3","item-8"]"#);
+    let block = fixture().history("block.txt", "item-2\n item-25 \n");
+    let mut command = with_bundle("fp32");
+    let report = json(
+        command
+            .arg(&history)
+            .args(["-k", "9", "--block", "item-27", "--block-file"])
+            .arg(block)
+            .args(
+                ["item-1", "item-2", "item-25", "item-27"]
+                    .iter()
+                    .flat_map(|id| ["--allow", id]),
+            ),
+    );
+    assert_eq!(items(&report["results"][0]), ["item-1"]);
+    assert_eq!(report["results"][0]["shortfall"], 8);
+}
+
+#[test]
+fn given_items_are_ranked_as_the_catalog_ranks_them() {
+    let history = fixture().history("score.json", r#"["item-3","item-8"]"#);
+    let mut command = with_bundle("fp32");
+    let all = json(command.arg(&history).args(["-k", "99", "--include-seen"]));
+    let all = all["results"][0]["recommendations"]
+        .as_array()
+        .expect("list")
+        .clone();
+    let file = fixture().history("candidates.txt", "item-25\nitem-3\nnobody\n");
+    let mut command = with_bundle("fp32");
+    let command = command
+        .arg(&history)
+        .args(["--score", "item-1", "--score", "item-25"]);
+    let report = json(command.arg("--score-file").arg(file));
+    let result = &report["results"][0];
+    let expected: Vec<&Value> = (all.iter())
+        .filter(|row| {
+            ["item-1", "item-3", "item-25"]
+                .iter()
+                .any(|id| row["item"] == *id)
+        })
+        .collect();
+    let found = result["recommendations"].as_array().expect("list");
+    assert_eq!(found.len(), 3);
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(
+            (&found["item"], &found["score"]),
+            (&expected["item"], &expected["score"])
+        );
+    }
+    assert_eq!(result["unknown_candidates"][0], "nobody");
+    let both = failure(
+        with_bundle("fp32")
+            .arg(&history)
+            .args(["--score", "a", "-k", "3"]),
+        1,
+    );
+    assert!(both.contains("cannot be used with"), "{both}");
+}
+
+#[test]
+fn reasons_name_items_of_the_history() {
+    let history = fixture().history("explain.json", r#"["item-3","item-8","item-20"]"#);
+    let mut command = with_bundle("fp32");
+    let report = json(command.arg(&history).args(["-k", "4", "--explain"]));
+    let rows = report["results"][0]["recommendations"]
+        .as_array()
+        .expect("list");
+    let reasons: Vec<&Value> = (rows.iter())
+        .flat_map(|row| row["reasons"].as_array().expect("reasons"))
+        .collect();
+    assert!(!reasons.is_empty());
+    for reason in reasons {
+        let of_the_history = ["item-3", "item-8", "item-20"]
+            .iter()
+            .any(|id| reason["item"] == *id);
+        assert!(
+            of_the_history && reason["drop"].as_f64() > Some(0.0),
+            "{reason}"
+        );
+    }
+    let mut command = with_bundle("fp32");
+    let table = stdout(command.arg(&history).args(["-k", "4", "--explain"]));
+    assert!(
+        table.contains("Because of") && table.contains("The item in row"),
+        "{table}"
+    );
+}
+
+#[test]
 fn popularity_is_offered_on_request_and_marked() {
     let users = r#"[{"user":"new","history":[]},{"user":"old","history":["item-3"]}]"#;
     let error = failure(with_bundle("fp32").arg("-").write_stdin(users), 1);

@@ -45,6 +45,7 @@ fn manifest() -> Manifest {
             target: GraphTarget::Any,
             precision: Precision::Fp32,
             opset: 17,
+            incremental: false,
         }],
         model: ModelEntry {
             model_type: "llama".into(),

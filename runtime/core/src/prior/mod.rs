@@ -152,6 +152,10 @@ pub struct PriorWeights {
 }
 
 impl PriorWeights {
+    fn addition(self, p: f32) -> f32 {
+        self.alpha * (p / self.beta).ln_1p()
+    }
+
     /// Checks that both can be calculated with.
     ///
     /// # Errors
@@ -401,9 +405,25 @@ impl TransitionPrior {
         self.sum(history, sums);
         for (item, p) in sums.iter() {
             if let Some(score) = scores.get_mut(item.row() - 1) {
-                *score += weights.alpha * (p / weights.beta).ln_1p();
+                *score += weights.addition(p);
             }
         }
+    }
+
+    /// What [`Self::add_to`] adds, in ascending order of items; items that get nothing are left
+    /// out.
+    #[must_use]
+    pub fn additions(
+        &self,
+        history: &[ItemIndex],
+        weights: PriorWeights,
+        sums: &mut SparseSums,
+    ) -> Vec<(ItemIndex, f32)> {
+        self.sum(history, sums);
+        let additions = sums.iter().map(|(item, p)| (item, weights.addition(p)));
+        let mut additions: Vec<_> = additions.collect();
+        additions.sort_unstable_by_key(|(item, _)| *item);
+        additions
     }
 
     /// Adds the counts of newer interactions, counted in the same way over the same catalog, and

@@ -1,5 +1,7 @@
 //! The recommender: history → item rows → engine → user vector → scores → the best k.
 
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -7,13 +9,24 @@ use ndarray::ArrayView3;
 use slmrec_core::history::encode_history;
 use slmrec_core::prior::{PriorWeights, SparseSums, TransitionPrior};
 use slmrec_core::{
-    Bundle, EncodedHistory, History, HistoryError, Item, ItemIndex, ItemMask, ItemTable,
-    ItemVocabulary, Manifest, Pack, bundle, ranking,
+    Bundle, CatalogQuery, EncodedHistory, History, HistoryError, Item, ItemIndex, ItemMask,
+    ItemTable, ItemVocabulary, Manifest, Pack, ScoredItem, bundle, ranking, scan,
 };
 
 use crate::engine::{self, Encoder, EngineInfo};
 use crate::error::RuntimeError;
 use crate::options::{FilterOptions, OpenOptions};
+
+mod answers;
+mod candidates;
+mod explain;
+mod history_state;
+
+pub use answers::{
+    PopularItem, PopularItems, RankedCandidates, Recommendation, Recommendations, Scores, Timing,
+};
+pub use explain::{ExplainOptions, Explanations, Reason};
+pub use history_state::HistoryState;
 
 /// An opened bundle with an engine: histories in, recommendations out.
 ///
@@ -24,6 +37,18 @@ pub struct Recommender {
     table: ItemTable,
     encoder: Box<dyn Encoder>,
     prior: Option<Prior>,
+    /// Threads that scan a large catalog.
+    threads: NonZeroUsize,
+}
+
+/// A history as the catalog is asked about it.
+struct Asked {
+    history: EncodedHistory,
+    /// D values.
+    user_vector: Vec<f32>,
+    /// What the prior adds, in ascending order of items.
+    additions: Vec<(ItemIndex, f32)>,
+    timing: Timing,
 }
 
 /// Counts that are added to the model's scores.
@@ -32,100 +57,6 @@ struct Prior {
     weights: PriorWeights,
     /// Used again for each history.
     sums: SparseSums,
-}
-
-/// One recommended item.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Recommendation {
-    /// 1-based place in the list.
-    pub rank: usize,
-    /// Catalog key.
-    pub id: String,
-    /// What a person reads, where the catalog has it.
-    pub title: Option<String>,
-    /// Dot product of user vector and item embedding, and what the bundle's prior adds to it;
-    /// higher is better, comparable only within one list.
-    pub score: f32,
-}
-
-/// The answer to one history.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Recommendations {
-    /// The best items, best first; among equal scores the one that comes first in the catalog.
-    pub items: Vec<Recommendation>,
-    /// By how many items the list is shorter than asked for, because the filters leave no more.
-    pub shortfall: usize,
-    /// Ids of the history that the catalog does not have, each once.
-    pub unknown_items: Vec<String>,
-    /// Ids of the block and allow lists that the catalog does not have.
-    pub unknown_filter_items: Vec<String>,
-    /// Number of items that the encoder read: the newest known ones.
-    pub used_items: usize,
-    /// Where the time went.
-    pub timing: Timing,
-}
-
-/// An item of the popularity list; it has a place but no score.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PopularItem {
-    /// 1-based place in the list.
-    pub rank: usize,
-    /// Catalog key.
-    pub id: String,
-    /// What a person reads, where the catalog has it.
-    pub title: Option<String>,
-}
-
-/// The answer to a person without a usable history.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PopularItems {
-    /// The most popular items that the filter allows, most popular first.
-    pub items: Vec<PopularItem>,
-    /// By how many items the list is shorter than asked for.
-    pub shortfall: usize,
-    /// Ids of the block and allow lists that the catalog does not have.
-    pub unknown_filter_items: Vec<String>,
-}
-
-/// Time spent on one history.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Timing {
-    /// Looking up ids and item rows.
-    pub lookup: Duration,
-    /// Running the encoder graph.
-    pub encode: Duration,
-    /// Scoring the catalog.
-    pub score: Duration,
-    /// Filters and the best k.
-    pub rank: Duration,
-}
-
-impl Timing {
-    /// All of it.
-    #[must_use]
-    pub fn total(&self) -> Duration {
-        self.lookup + self.encode + self.score + self.rank
-    }
-}
-
-impl std::ops::AddAssign for Timing {
-    fn add_assign(&mut self, other: Self) {
-        self.lookup += other.lookup;
-        self.encode += other.encode;
-        self.score += other.score;
-        self.rank += other.rank;
-    }
-}
-
-/// A history's score for every item of the catalog.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Scores {
-    /// `values[i]` belongs to row `i + 1` of the vocabulary.
-    pub values: Vec<f32>,
-    /// What the encoder read, what was seen, what was unknown.
-    pub history: EncodedHistory,
-    /// Where the time went so far.
-    pub timing: Timing,
 }
 
 impl Recommender {
@@ -137,6 +68,7 @@ impl Recommender {
         let mut bundle = Bundle::open(path)?;
         let encoder = engine::open(&mut bundle, options)?;
         let mut recommender = Self::with_encoder(bundle, encoder)?;
+        recommender.threads = options.threads;
         if !options.prior {
             recommender.prior = None;
         }
@@ -166,6 +98,7 @@ impl Recommender {
             bundle,
             encoder,
             prior: Prior::new(prior, weights),
+            threads: NonZeroUsize::MIN,
         })
     }
 
@@ -200,8 +133,125 @@ impl Recommender {
         k: usize,
         filter: &FilterOptions,
     ) -> Result<Recommendations, RuntimeError> {
-        let scores = self.scores(history)?;
-        self.rank(&scores, k, filter)
+        let asked = self.ask(history)?;
+        let mut answers = self.answer(vec![asked], k, filter);
+        // One question, one answer.
+        answers.swap_remove(0)
+    }
+
+    /// [`Self::recommend`] for several histories, whose scores are one pass over the catalog. Each
+    /// has its own answer or error, in their order; the answers are those of [`Self::recommend`].
+    pub fn recommend_batch(
+        &mut self,
+        histories: &[History],
+        k: usize,
+        filter: &FilterOptions,
+    ) -> Vec<Result<Recommendations, RuntimeError>> {
+        let mut places = Vec::with_capacity(histories.len());
+        let mut asked = Vec::with_capacity(histories.len());
+        for history in histories {
+            match self.ask(history) {
+                Ok(question) => {
+                    places.push(Ok(()));
+                    asked.push(question);
+                }
+                Err(error) => places.push(Err(error)),
+            }
+        }
+        let mut answers = self.answer(asked, k, filter).into_iter();
+        let whole = places.into_iter().filter_map(|place| match place {
+            Ok(()) => answers.next(),
+            Err(error) => Some(Err(error)),
+        });
+        whole.collect()
+    }
+
+    /// Everything about a history but the catalog's scores.
+    fn ask(&mut self, history: &History) -> Result<Asked, RuntimeError> {
+        let mut timing = Timing::default();
+        let history = timed(&mut timing.lookup, || self.encode_history(history))?;
+        let user_vector = self.run_encoder(&history.items, &mut timing)?;
+        let additions = timed(&mut timing.score, || self.additions(&history.seen));
+        Ok(Asked {
+            history,
+            user_vector,
+            additions,
+            timing,
+        })
+    }
+
+    /// What the prior adds after a history, in ascending order of items.
+    fn additions(&mut self, seen: &[ItemIndex]) -> Vec<(ItemIndex, f32)> {
+        let additions =
+            |prior: &mut Prior| (prior.counts).additions(seen, prior.weights, &mut prior.sums);
+        self.prior.as_mut().map(additions).unwrap_or_default()
+    }
+
+    /// The best items for every question, in one pass over the catalog.
+    fn answer(
+        &self,
+        asked: Vec<Asked>,
+        k: usize,
+        filter: &FilterOptions,
+    ) -> Vec<Result<Recommendations, RuntimeError>> {
+        let started = Instant::now();
+        let (lists, unknown) = self.filter_lists(filter);
+        let masks: Vec<ItemMask> = (asked.iter())
+            .map(|asked| with_seen(&lists, filter, &asked.history.seen))
+            .collect();
+        let rank = started.elapsed() / asked.len().max(1) as u32;
+        let queries: Vec<CatalogQuery<'_>> = (asked.iter().zip(&masks))
+            .map(|(asked, mask)| CatalogQuery {
+                user_vector: &asked.user_vector,
+                additions: &asked.additions,
+                mask,
+                k: k.min(self.vocabulary.len()),
+            })
+            .collect();
+        let started = Instant::now();
+        let found = scan::best(&self.table, &queries, self.threads);
+        let score = started.elapsed() / asked.len().max(1) as u32;
+        let answers = found.into_iter().zip(asked).map(|(found, mut asked)| {
+            asked.timing.rank += rank;
+            asked.timing.score += score;
+            let Asked {
+                history, timing, ..
+            } = asked;
+            Ok(self.recommendations(found?, k, &history, unknown.clone(), timing))
+        });
+        answers.collect()
+    }
+
+    fn recommendations(
+        &self,
+        best: Vec<ScoredItem>,
+        k: usize,
+        history: &EncodedHistory,
+        unknown_filter_items: Vec<String>,
+        timing: Timing,
+    ) -> Recommendations {
+        Recommendations {
+            shortfall: k - best.len(),
+            items: self.named(best),
+            unknown_items: history.unknown.clone(),
+            unknown_filter_items,
+            used_items: history.items.len(),
+            timing,
+        }
+    }
+
+    /// A ranked list with ids and titles.
+    fn named(&self, best: Vec<ScoredItem>) -> Vec<Recommendation> {
+        let named = |(rank, scored): (usize, ScoredItem)| {
+            let item = self.vocabulary.get(scored.item)?;
+            Some(Recommendation {
+                rank,
+                id: item.id.clone(),
+                title: item.title.clone(),
+                score: scored.score,
+            })
+        };
+        (1..).zip(best).filter_map(named).collect()
     }
 
     /// The user vector of a history, D values.
@@ -210,7 +260,7 @@ impl Recommender {
     /// As [`Self::recommend`].
     pub fn user_vector(&mut self, history: &History) -> Result<Vec<f32>, RuntimeError> {
         let encoded = self.encode_history(history)?;
-        self.run_encoder(&encoded, &mut Timing::default())
+        self.run_encoder(&encoded.items, &mut Timing::default())
     }
 
     /// The score of every item for a history.
@@ -220,7 +270,7 @@ impl Recommender {
     pub fn scores(&mut self, history: &History) -> Result<Scores, RuntimeError> {
         let mut timing = Timing::default();
         let encoded = timed(&mut timing.lookup, || self.encode_history(history))?;
-        let user_vector = self.run_encoder(&encoded, &mut timing)?;
+        let user_vector = self.run_encoder(&encoded.items, &mut timing)?;
         let mut values = timed(&mut timing.score, || self.table.scores(&user_vector));
         if let Some(prior) = &mut self.prior {
             timed(&mut timing.score, || {
@@ -245,31 +295,13 @@ impl Recommender {
         filter: &FilterOptions,
     ) -> Result<Recommendations, RuntimeError> {
         let started = Instant::now();
-        let (mask, unknown_filter_items) = self.mask(filter, &scores.history.seen);
+        let (lists, unknown_filter_items) = self.filter_lists(filter);
+        let mask = with_seen(&lists, filter, &scores.history.seen);
         let best = ranking::top_k(&scores.values, k.min(self.vocabulary.len()), &mask)?;
-        let shortfall = k - best.len();
-        let items = (1..)
-            .zip(best)
-            .filter_map(|(rank, scored)| {
-                let item = self.vocabulary.get(scored.item)?;
-                Some(Recommendation {
-                    rank,
-                    id: item.id.clone(),
-                    title: item.title.clone(),
-                    score: scored.score,
-                })
-            })
-            .collect();
         let mut timing = scores.timing;
         timing.rank += started.elapsed();
-        Ok(Recommendations {
-            items,
-            shortfall,
-            unknown_items: scores.history.unknown.clone(),
-            unknown_filter_items,
-            used_items: scores.history.items.len(),
-            timing,
-        })
+        let history = &scores.history;
+        Ok(self.recommendations(best, k, history, unknown_filter_items, timing))
     }
 
     /// The `k` most popular items that `filter` allows: an answer for a person without a usable
@@ -282,7 +314,7 @@ impl Recommender {
         k: usize,
         filter: &FilterOptions,
     ) -> Result<PopularItems, RuntimeError> {
-        let (mask, unknown_filter_items) = self.mask(filter, &[]);
+        let (mask, unknown_filter_items) = self.filter_lists(filter);
         let ids = self.bundle.popularity()?;
         let allowed = ids.iter().filter_map(|id| {
             let index = self.vocabulary.index_of(id)?;
@@ -331,14 +363,20 @@ impl Recommender {
 
     fn run_encoder(
         &mut self,
-        history: &EncodedHistory,
+        items: &[ItemIndex],
         timing: &mut Timing,
     ) -> Result<Vec<f32>, RuntimeError> {
         let dim = self.table.dim();
-        let rows = timed(&mut timing.lookup, || self.embeddings(&history.items));
-        let view = ArrayView3::from_shape((1, history.items.len(), dim), &rows)
+        let rows = timed(&mut timing.lookup, || self.embeddings(items));
+        let view = ArrayView3::from_shape((1, items.len(), dim), &rows)
             .map_err(|_| self.no_user_vector("an embedding for every item", "fewer".into()))?;
         let user_vector = timed(&mut timing.encode, || self.encoder.encode(view))?;
+        self.checked(user_vector)
+    }
+
+    /// A user vector of D finite values.
+    fn checked(&self, user_vector: Vec<f32>) -> Result<Vec<f32>, RuntimeError> {
+        let dim = self.table.dim();
         if user_vector.len() != dim {
             let expected = format!("{dim} values");
             return Err(self.no_user_vector(&expected, user_vector.len().to_string()));
@@ -370,12 +408,13 @@ impl Recommender {
         }
     }
 
-    /// The excluded items, and the ids of the filter that the catalog does not have.
-    fn mask(&self, filter: &FilterOptions, seen: &[ItemIndex]) -> (ItemMask, Vec<String>) {
+    /// What block and allow lists exclude, and their ids that the catalog does not have.
+    fn filter_lists(&self, filter: &FilterOptions) -> (ItemMask, Vec<String>) {
         let mut unknown = Vec::new();
+        let mut named = HashSet::new();
         let mut index_of = |id: &String| {
             let index = self.vocabulary.index_of(id);
-            if index.is_none() && !unknown.contains(id) {
+            if index.is_none() && named.insert(id.clone()) {
                 unknown.push(id.clone());
             }
             index
@@ -385,14 +424,19 @@ impl Recommender {
             mask.exclude(item);
         }
         if let Some(allow) = &filter.allow {
-            let allowed: Vec<ItemIndex> = allow.iter().filter_map(&mut index_of).collect();
-            mask.allow_only(allowed);
-        }
-        if !filter.include_seen {
-            seen.iter().for_each(|&item| mask.exclude(item));
+            mask.allow_only(allow.iter().filter_map(&mut index_of));
         }
         (mask, unknown)
     }
+}
+
+/// `lists` and what a history has seen.
+fn with_seen(lists: &ItemMask, filter: &FilterOptions, seen: &[ItemIndex]) -> ItemMask {
+    let mut mask = lists.clone();
+    if !filter.include_seen {
+        seen.iter().for_each(|&item| mask.exclude(item));
+    }
+    mask
 }
 
 impl Prior {

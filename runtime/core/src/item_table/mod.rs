@@ -9,7 +9,12 @@
 use half::f16;
 use serde::{Deserialize, Serialize};
 
+use crate::ranking::RankingError;
 use crate::vocabulary::ItemIndex;
+
+pub(crate) mod kernel;
+
+use kernel::{Kernel, ROWS, UserVector, Work, dispatch, score_floats, score_int8, wide_f16};
 
 const MAGIC: &[u8; 8] = b"SLMITEMS";
 const HEADER: usize = 24;
@@ -176,36 +181,82 @@ impl ItemTable {
     }
 
     /// Scores every item against a user vector of D values: `scores[i]` is the dot product with
-    /// row `i + 1`.
+    /// row `i + 1`. For int8 rows the user vector is rounded to 16 bits.
     ///
     /// # Panics
     /// When `user_vector` has not D values: a caller's mistake, not a file's.
     #[must_use]
     pub fn scores(&self, user_vector: &[f32]) -> Vec<f32> {
-        assert_eq!(user_vector.len(), self.dim, "user vector length");
-        match &self.rows {
-            Rows::F32(values) => values
-                .chunks_exact(self.dim)
-                .map(|row| dot(row, user_vector))
-                .collect(),
-            Rows::F16(values) => {
-                let mut wide = vec![0.0; self.dim];
-                values
-                    .chunks_exact(self.dim)
-                    .map(|row| {
-                        for (w, v) in wide.iter_mut().zip(row) {
-                            *w = v.to_f32();
-                        }
-                        dot(&wide, user_vector)
-                    })
-                    .collect()
-            }
-            Rows::Int8 { values, scales } => values
-                .chunks_exact(self.dim)
-                .zip(scales)
-                .map(|(row, scale)| scale * dot_i8(row, user_vector))
-                .collect(),
+        dispatch(ScoreRows {
+            table: self,
+            user: self.user_vector(user_vector),
+            rows: self.items,
+            row: |at| at,
+        })
+    }
+
+    /// Scores some items, in their order; each score is that of [`Self::scores`].
+    ///
+    /// # Errors
+    /// [`RankingError::OutOfRange`] for the padding and rows past the end.
+    ///
+    /// # Panics
+    /// As [`Self::scores`].
+    pub fn scores_of(
+        &self,
+        user_vector: &[f32],
+        items: &[ItemIndex],
+    ) -> Result<Vec<f32>, RankingError> {
+        let stranger = |item: &&ItemIndex| item.row() == 0 || item.row() > self.items;
+        if let Some(item) = items.iter().find(stranger) {
+            return Err(RankingError::OutOfRange {
+                row: item.0,
+                items: self.items,
+            });
         }
+        Ok(dispatch(ScoreRows {
+            table: self,
+            user: self.user_vector(user_vector),
+            rows: items.len(),
+            row: |at: usize| items[at].row() - 1,
+        }))
+    }
+
+    /// A user vector as the rows' kernel reads it.
+    pub(crate) fn user_vector<'a>(&self, values: &'a [f32]) -> UserVector<'a> {
+        assert_eq!(values.len(), self.dim, "user vector length");
+        match self.rows {
+            Rows::F32(_) | Rows::F16(_) => UserVector::floats(values),
+            Rows::Int8 { .. } => UserVector::integers(values),
+        }
+    }
+
+    /// Scores of four rows, counted from 0.
+    #[inline(always)]
+    pub(crate) fn score_rows<K: Kernel>(
+        &self,
+        kernel: K,
+        at: [usize; ROWS],
+        user: &UserVector<'_>,
+    ) -> [f32; ROWS] {
+        let range = |row: usize| row * self.dim..(row + 1) * self.dim;
+        match &self.rows {
+            Rows::F32(values) => {
+                score_floats::<K, _>(at.map(|row| &values[range(row)]), user, |v| v)
+            }
+            Rows::F16(values) => {
+                score_floats::<K, _>(at.map(|row| &values[range(row)]), user, wide_f16)
+            }
+            Rows::Int8 { values, scales } => {
+                let rows = at.map(|row| &values[range(row)]);
+                score_int8(kernel, rows, at.map(|row| scales[row]), user)
+            }
+        }
+    }
+
+    /// Bytes of the rows, for deciding how much there is to do.
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.dim * self.row_type().width()
     }
 
     /// The byte form described at the top of the module.
@@ -273,6 +324,30 @@ impl ItemTable {
             }),
             None => Ok(()),
         }
+    }
+}
+
+/// Scores of `rows` rows; `row` says which one stands where.
+struct ScoreRows<'a, F> {
+    table: &'a ItemTable,
+    user: UserVector<'a>,
+    rows: usize,
+    row: F,
+}
+
+impl<F: Fn(usize) -> usize> Work for ScoreRows<'_, F> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) -> Vec<f32> {
+        let mut scores = Vec::with_capacity(self.rows.next_multiple_of(ROWS));
+        for from in (0..self.rows).step_by(ROWS) {
+            // The last group repeats its last row.
+            let at = std::array::from_fn(|i| (self.row)((from + i).min(self.rows - 1)));
+            scores.extend(self.table.score_rows(kernel, at, &self.user));
+        }
+        scores.truncate(self.rows);
+        scores
     }
 }
 
@@ -352,45 +427,6 @@ fn quantize_rows(values: &[f32], dim: usize) -> Rows {
         values: quantized,
         scales,
     }
-}
-
-const LANES: usize = 16;
-
-/// Dot product with a fixed number of partial sums, so that the compiler vectorises it and the
-/// result does not depend on how.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; LANES];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let tail: f32 = a_chunks
-        .remainder()
-        .iter()
-        .zip(b_chunks.remainder())
-        .map(|(x, y)| x * y)
-        .sum();
-    for (x, y) in a_chunks.zip(b_chunks) {
-        for lane in 0..LANES {
-            sums[lane] += x[lane] * y[lane];
-        }
-    }
-    sums.iter().sum::<f32>() + tail
-}
-
-/// As [`dot`], with 8-bit rows.
-fn dot_i8(a: &[i8], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; LANES];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let tail: f32 = a_chunks
-        .remainder()
-        .iter()
-        .zip(b_chunks.remainder())
-        .map(|(&x, y)| f32::from(x) * y)
-        .sum();
-    for (x, y) in a_chunks.zip(b_chunks) {
-        for lane in 0..LANES {
-            sums[lane] += f32::from(x[lane]) * y[lane];
-        }
-    }
-    sums.iter().sum::<f32>() + tail
 }
 
 #[cfg(test)]

@@ -200,6 +200,7 @@ impl Case {
             targets,
             work: Work::of(&data, BATCH, 1),
             distillation: (self.distilled).then(|| (DecoderShape::new(&config(6), 6), &objective)),
+            online: None,
         };
         let memory = run.memory();
         let counted = match &teacher {

@@ -2,7 +2,10 @@
 
 use clap::Args;
 
-use crate::pipeline::settings::{StudentStart, TeacherChoice, TeacherStatesChoice};
+use crate::pipeline::settings::{
+    Online, OnlineStart, StudentStart, TeacherChoice, TeacherStatesChoice, Tuning,
+};
+use crate::train::BlockMap;
 
 /// The objective of `distill`, which decides what is asked of the teacher.
 #[derive(Debug, Args)]
@@ -13,6 +16,9 @@ pub struct ObjectiveFlags {
     /// Number of aligned blocks b; must divide both layer counts
     #[arg(long)]
     pub blocks: Option<usize>,
+    /// Where the blocks end instead: pairs of a teacher's and a student's layer, such as 2:1,4:2,8:4
+    #[arg(long, value_name = "PAIRS", conflicts_with = "blocks")]
+    pub block_map: Option<BlockMap>,
     /// Weight of the cosine alignment
     #[arg(long)]
     pub lambda_cos: Option<f64>,
@@ -25,6 +31,9 @@ pub struct ObjectiveFlags {
     /// Weight of the logit distillation
     #[arg(long)]
     pub lambda_kd: Option<f64>,
+    /// Weight of the distillation of what each inner block recommends
+    #[arg(long)]
+    pub lambda_block_kl: Option<f64>,
 }
 
 /// `distill`.
@@ -37,6 +46,24 @@ pub struct Distill {
     /// What the student begins as
     #[arg(long, value_enum)]
     pub start: Option<StudentStart>,
+    /// What of the student's layers is trained
+    #[arg(long, value_enum)]
+    pub tuning: Option<Tuning>,
+    /// Hidden size of a student that is cut narrower than the layers it begins with
+    #[arg(long, value_name = "H")]
+    pub hidden_size: Option<usize>,
+    /// Width of its MLP
+    #[arg(long, value_name = "WIDTH")]
+    pub intermediate_size: Option<usize>,
+    /// Its key/value heads, each with the query heads that share it
+    #[arg(long, value_name = "HEADS")]
+    pub key_value_heads: Option<usize>,
+    /// Whether the teacher learns beside the student
+    #[arg(long, value_enum)]
+    pub online: Option<Online>,
+    /// What such a teacher begins as
+    #[arg(long, value_enum)]
+    pub online_start: Option<OnlineStart>,
     /// What the student is taught by.
     #[command(flatten)]
     pub objective: ObjectiveFlags,

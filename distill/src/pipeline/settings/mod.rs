@@ -16,8 +16,8 @@ use crate::plan::PlanSettings;
 pub use device::DeviceChoice;
 pub use sections::{
     Baseline, BaselinesStage, Bert4RecStage, BlendStage, DistillStage, EvaluateStage, ExportStage,
-    Gru4RecStage, ItemSource, LayerChoice, PrepareStage, PretrainStage, PriorStage, StudentStart,
-    TeachStage, TeacherChoice, TeacherStatesChoice,
+    Gru4RecStage, ItemSource, LayerChoice, Online, OnlineStart, PrepareStage, PretrainStage,
+    PriorStage, StudentStart, TeachStage, TeacherChoice, TeacherStatesChoice, Tuning,
 };
 
 /// All settings of all stages.

@@ -7,9 +7,9 @@ use slmrec_core::manifest::Precision;
 use slmrec_core::prior::PriorSettings;
 
 use crate::data::PrepareSettings;
-use crate::model::LayerSelection;
 use crate::model::baseline::{Bert4RecSettings, Gru4RecSettings};
 use crate::model::sasrec::SasRecSettings;
+use crate::model::{BodyTraining, LayerSelection, LlmSettings, LoraSettings, Widths};
 use crate::pipeline::PipelineError;
 use crate::train::{DistillSettings, TrainSettings};
 
@@ -268,6 +268,45 @@ pub enum StudentStart {
     Base,
     /// Layers of the trained teacher: the first ones or every k-th, as `layer_choice` says.
     Teacher,
+    /// The shape of the pretrained layers with random weights; best with `tuning = "full"`.
+    Random,
+}
+
+/// What of the student's layers is trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Tuning {
+    /// What `model.training` says, as for the teacher.
+    #[default]
+    Shared,
+    /// Low-rank adapters: those of `model.training`, or the default ones where it has none.
+    Lora,
+    /// Every weight.
+    Full,
+}
+
+/// Whether the decoder that teaches learns beside the student.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Online {
+    /// The teacher is finished and does not change.
+    #[default]
+    Off,
+    /// It learns by its own cross-entropy; no gradient of the student's terms reaches it.
+    Detached,
+    /// It learns by its own cross-entropy and by the student's terms.
+    Joint,
+}
+
+/// What a teacher that learns beside the student begins as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OnlineStart {
+    /// The trained teacher of `teach`.
+    #[default]
+    Teacher,
+    /// The pretrained layers that `teach` begins with.
+    Base,
 }
 
 /// Where the teacher's states come from while the student learns.
@@ -295,6 +334,18 @@ pub struct DistillStage {
     pub layer_choice: LayerChoice,
     /// Of which model.
     pub start: StudentStart,
+    /// What of them is trained.
+    pub tuning: Tuning,
+    /// Hidden size of a student that is narrower than the layers it begins with.
+    pub hidden_size: Option<usize>,
+    /// Width of its MLP.
+    pub intermediate_size: Option<usize>,
+    /// Its key/value heads, each with the query heads that share it.
+    pub key_value_heads: Option<usize>,
+    /// Whether the teacher learns beside it.
+    pub online: Online,
+    /// What such a teacher begins as.
+    pub online_start: OnlineStart,
     /// The terms and their weights.
     pub objective: DistillSettings,
     /// Whether the same student is also trained without the teacher, for the comparison.
@@ -318,6 +369,12 @@ impl Default for DistillStage {
             layers: 4,
             layer_choice: LayerChoice::First,
             start: StudentStart::Base,
+            tuning: Tuning::Shared,
+            hidden_size: None,
+            intermediate_size: None,
+            key_value_heads: None,
+            online: Online::Off,
+            online_start: OnlineStart::Teacher,
             objective: DistillSettings::default(),
             ce_only: true,
             teacher_states: TeacherStatesChoice::Auto,
@@ -330,6 +387,31 @@ impl Default for DistillStage {
 }
 
 impl DistillStage {
+    /// Widths of the student.
+    #[must_use]
+    pub fn widths(&self) -> Widths {
+        Widths {
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            key_value_heads: self.key_value_heads,
+        }
+    }
+
+    /// The student's side of `model`.
+    #[must_use]
+    pub fn student_model(&self, model: &LlmSettings) -> LlmSettings {
+        let training = match (self.tuning, &model.training) {
+            (Tuning::Shared, shared) => shared.clone(),
+            (Tuning::Lora, lora @ BodyTraining::Lora(_)) => lora.clone(),
+            (Tuning::Lora, _) => BodyTraining::Lora(LoraSettings::default()),
+            (Tuning::Full, _) => BodyTraining::Full,
+        };
+        LlmSettings {
+            training,
+            ..model.clone()
+        }
+    }
+
     /// Most bytes of a shard of teacher states.
     #[must_use]
     pub fn cache_shard_bytes(&self) -> u64 {

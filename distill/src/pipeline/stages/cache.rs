@@ -14,7 +14,7 @@ use super::{Context, blend, input_hash};
 use crate::model::file_error::read_json;
 use crate::model::recommender::ITEM_EMBEDDINGS;
 use crate::model::weights_file::WeightsFile;
-use crate::model::{LlmRecommender, SequentialModel, read_recommender_config};
+use crate::model::{LlmRecommender, SequentialModel, StateReadout, read_recommender_config};
 use crate::train::distillation::Positions;
 use crate::train::teacher_cache::{
     BATCH_ITEMS, CacheError, CacheLayout, CacheSpec, CachedTeacher, FillPart, Filler, ShardState,
@@ -164,6 +164,18 @@ fn load_teacher(context: &Context<'_>) -> Result<Box<dyn SequentialModel>, Pipel
     })
 }
 
+/// How the teacher reads inner states out, only where a term asks for it; a blend does not.
+fn readout(context: &Context<'_>) -> Result<Option<StateReadout>, PipelineError> {
+    let section = &context.settings.distill;
+    if section.objective.lambda_block_kl == 0.0 || section.teacher == TeacherChoice::Blend {
+        return Ok(None);
+    }
+    Ok(Some(StateReadout::load(
+        &teacher_dir(context)?,
+        &context.device,
+    )?))
+}
+
 /// What a cache has to know of the teacher.
 struct Shape {
     num_layers: usize,
@@ -305,7 +317,7 @@ impl Work {
                 "teacher-states: {others} shards of another teacher, other data or other settings \
                  are stale and go when this cache is complete\n\
                  hint: states serve a student whose flags were given to `teach --cache-states`, \
-                 too (--blocks, --lambda-cos, --lambda-norm, --lambda-kd)"
+                 too (--blocks, --block-map, --lambda-cos, --lambda-norm, --lambda-kd, --lambda-block-kl)"
             ));
         }
         for (shard, state) in states {
@@ -397,14 +409,15 @@ impl Work {
             report.dir.display(),
             report.bytes as f64 / 1e6,
         ));
+        let readout = readout(context)?;
         let teacher = CachedTeacher::open(self.cache, &states, items).map_err(TrainError::from)?;
-        Ok(Teacher::Cached(Box::new(teacher)))
+        Ok(Teacher::Cached(Box::new(teacher.with_readout(readout))))
     }
 
     /// The teacher's item embeddings, only where all its scores are needed.
     fn item_embeddings(&self, context: &Context<'_>) -> Result<Option<Tensor>, PipelineError> {
         let spec = self.cache.layout().spec();
-        if context.settings.distill.objective.lambda_kd == 0.0 || spec.top_k > 0 {
+        if !context.settings.distill.objective.needs_teacher_items() {
             return Ok(None);
         }
         if context.settings.distill.teacher == TeacherChoice::Blend {

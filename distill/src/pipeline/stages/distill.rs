@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use super::super::settings::StudentStart;
+use super::super::settings::{Online, StudentStart};
 use super::super::stage::{Stage, StageRecord};
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::cache::{States, Teacher, teacher_dir};
 use super::plan::{self, TrainingRun};
-use super::teach::{ModelRun, base_path, from_base, model_inputs, say_size};
-use super::{Context, input_hash, to_json};
-use crate::model::LlmRecommender;
+use super::student::student;
+use super::teach::{ModelRun, base_path, model_inputs, say_size};
+use super::{Context, input_hash, online, to_json};
 use crate::train::{CrossEntropy, Distillation, Objective};
 
 /// Distils the teacher into the student.
@@ -18,12 +18,16 @@ use crate::train::{CrossEntropy, Distillation, Objective};
 /// Missing earlier stages, layers that do not divide into blocks, or training that fails.
 pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
     let section = &context.settings.distill;
+    if section.online != Online::Off {
+        return online::run(context);
+    }
     let teacher_hash = input_hash(&teacher_dir(context)?)?;
     let mut stage = student_stage(context, "distill", context.work.student())?;
     stage.settings["teacher"] = to_json(&section.teacher)?;
     stage.settings["objective"] = to_json(&section.objective)?;
     stage.inputs.insert("teacher".to_owned(), teacher_hash);
     stage.run(context.force, context.reporter, |dir| {
+        online::forget(dir)?;
         let (dataset, _) = context.dataset()?;
         plan::announce(context, &dataset, TrainingRun::Distill)?;
         let teacher = Teacher::choose(context, &dataset)?;
@@ -93,7 +97,7 @@ pub fn run_ce_only(context: &Context<'_>) -> Result<Option<Outcome>, PipelineErr
     Ok(Some(outcome))
 }
 
-fn student_stage(
+pub(super) fn student_stage(
     context: &Context<'_>,
     name: &'static str,
     dir: PathBuf,
@@ -106,6 +110,10 @@ fn student_stage(
             "layers": section.layers,
             "layer_choice": to_json(&section.layer_choice)?,
             "start": to_json(&section.start)?,
+            "tuning": to_json(&section.tuning)?,
+            "hidden_size": section.hidden_size,
+            "intermediate_size": section.intermediate_size,
+            "key_value_heads": section.key_value_heads,
             "train": to_json(&section.train)?,
             "model": to_json(&context.settings.model)?,
             "prompt": to_json(&context.settings.prompt_text())?,
@@ -113,28 +121,6 @@ fn student_stage(
         }),
         inputs: model_inputs(context, &base_path(context)?)?,
     })
-}
-
-fn student(context: &Context<'_>) -> Result<LlmRecommender, PipelineError> {
-    let section = &context.settings.distill;
-    match section.start {
-        StudentStart::Base => from_base(
-            context,
-            &base_path(context)?,
-            section.layers,
-            section.layer_choice,
-        ),
-        StudentStart::Teacher => {
-            let dir = WorkDir::finished(context.work.teacher(), "teach")?;
-            Ok(LlmRecommender::start_from(
-                &dir,
-                &section.layer_choice.select(section.layers),
-                &context.settings.model,
-                context.settings.seed,
-                &context.device,
-            )?)
-        }
-    }
 }
 
 /// Settings of the teacher that a later command has to share, from its record: the model's shape,

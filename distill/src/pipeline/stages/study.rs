@@ -211,10 +211,10 @@ fn taught(name: String, mut settings: PipelineSettings) -> Result<Variant, Pipel
         )));
     }
     if settings.distill.cache_dir.is_none() {
-        let states = if objective.lambda_cos > 0.0 || objective.lambda_norm > 0.0 {
-            format!("blocks-{}", objective.blocks)
-        } else {
-            "logits".to_owned()
+        let states = match (objective.reads_states(), objective.block_map.is_empty()) {
+            (false, _) => "logits".to_owned(),
+            (true, true) => format!("blocks-{}", objective.blocks),
+            (true, false) => format!("map-{}", objective.block_map).replace([':', ','], "-"),
         };
         let teacher = match settings.distill.teacher {
             TeacherChoice::Decoder => "decoder",

@@ -25,7 +25,7 @@ use crate::model::{HistoryBatch, ItemLookups, ReadAt};
 const BATCHES_PER_BUCKET: usize = 16;
 /// Keeps the order of the windows apart from dropout masks of the same seed.
 const ORDER_SEED: u64 = 0x6f72_6465_725f_7631;
-/// Windows whose items are hashed together, so that hashing needs little memory.
+/// Windows whose items are hashed together.
 const WINDOWS_PER_DIGEST: usize = 1 << 16;
 
 /// A piece of one user's training sequence.
@@ -71,8 +71,7 @@ impl TrainingData {
         max_history: usize,
         targets: Targets,
     ) -> Result<Self, TrainError> {
-        let sequences = (0..dataset.num_users()).map(|user| dataset.training_sequence(user));
-        Self::cut(sequences, dataset.num_items(), max_history, targets)
+        Self::of_users(dataset, &[], max_history, targets)
     }
 
     /// The same from training sequences (oldest first), one a user, over `num_items` items.
@@ -90,7 +89,7 @@ impl TrainingData {
         Self::cut(sequences, num_items, max_history, targets)
     }
 
-    fn cut<'s>(
+    pub(super) fn cut<'s>(
         sequences: impl Iterator<Item = &'s [ItemIndex]>,
         num_items: usize,
         max_history: usize,

@@ -22,6 +22,7 @@ pub mod teacher;
 pub mod teacher_cache;
 pub mod top_scores;
 pub mod trainer;
+pub mod user_share;
 
 #[cfg(test)]
 mod device_tests;
@@ -29,6 +30,8 @@ mod device_tests;
 mod golden;
 #[cfg(test)]
 mod kill_tests;
+#[cfg(test)]
+mod online_tests;
 #[cfg(test)]
 mod sharing_tests;
 #[cfg(test)]
@@ -47,3 +50,4 @@ pub use settings::{CatalogLoss, SampledSoftmax, Targets, TrainSettings};
 pub use teacher::{LiveTeacher, TeacherStates, hidden_size};
 pub use top_scores::TopScores;
 pub use trainer::Trainer;
+pub use user_share::share_of_users;

@@ -1,6 +1,7 @@
 //! The whole way on generated data, by the very commands that a person types: logs, SASRec,
 //! teacher, student, bundle, recommendations, comparison; then again, to see it skipped.
 
+mod objective;
 mod stored_states;
 mod study;
 #[path = "../support/mod.rs"]
@@ -110,6 +111,8 @@ fn from_logs_to_recommendations() {
     refuses_what_is_wrong(folder);
     a_blend_teaches(folder);
     study::goes_on_where_it_was(folder);
+    objective::forms_of_student_and_objective(folder);
+    objective::studies_of_them(folder);
 }
 
 /// The page about the run, and the run against itself.

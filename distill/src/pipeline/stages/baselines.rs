@@ -119,6 +119,7 @@ impl Job<'_> {
                 identity: format!("{} {:?}", stage.settings, stage.inputs),
                 dir,
                 dataset: &dataset,
+                user_share: 1.0,
             };
             let objective = self.objective;
             let replicas: Vec<Replica<'_>> = (models.iter())

@@ -10,7 +10,7 @@ use slmrec_export::checkpoint::{CONFIG_FILE, LlamaConfig, RECOMMENDER_WEIGHTS_FI
 
 use super::super::settings::{TeacherChoice, TeacherStatesChoice};
 use super::super::{PipelineError, WorkDir};
-use super::{Context, blend, input_hash};
+use super::{Context, blend, input_hash, seeded, training_data};
 use crate::model::file_error::read_json;
 use crate::model::recommender::ITEM_EMBEDDINGS;
 use crate::model::weights_file::WeightsFile;
@@ -231,14 +231,15 @@ pub(super) fn stored_positions(positions: Positions, targets: Targets) -> Positi
 impl Work {
     fn new(context: &Context<'_>, dataset: &Dataset) -> Result<Self, PipelineError> {
         let section = &context.settings.distill;
-        section.check_cache()?;
+        section.check()?;
         let teacher = Shape::of(context)?;
         let objective = &section.objective;
         objective.check()?;
         // The windows of the student, whose batches the states are read for.
         let targets = section.train.targets;
-        let data = TrainingData::new(dataset, context.settings.model.max_history, targets)?
-            .with_settings(&section.train)?;
+        let max_history = context.settings.model.max_history;
+        let train = seeded(&section.train, context);
+        let data = training_data(dataset, section.user_share, max_history, &train)?;
         let spec = CacheSpec {
             teacher: input_hash(&teacher_dir(context)?)?,
             data: data.fingerprint(),

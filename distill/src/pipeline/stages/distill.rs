@@ -57,6 +57,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
             train: &section.train,
             dir,
             dataset: &dataset,
+            user_share: section.user_share,
         };
         let objectives: Vec<&dyn Objective> = objectives.iter().map(|o| o as _).collect();
         run.fit_and_write(context, &students, &objectives)
@@ -90,6 +91,7 @@ pub fn run_ce_only(context: &Context<'_>) -> Result<Option<Outcome>, PipelineErr
             train: &section.train,
             dir,
             dataset: &dataset,
+            user_share: section.user_share,
         };
         let objective = CrossEntropy::default();
         run.fit_and_write(context, &students, &vec![&objective as _; students.len()])
@@ -103,6 +105,7 @@ pub(super) fn student_stage(
     dir: PathBuf,
 ) -> Result<Stage, PipelineError> {
     let section = &context.settings.distill;
+    section.check()?;
     Ok(Stage {
         name,
         dir,
@@ -114,6 +117,7 @@ pub(super) fn student_stage(
             "hidden_size": section.hidden_size,
             "intermediate_size": section.intermediate_size,
             "key_value_heads": section.key_value_heads,
+            "user_share": section.user_share,
             "train": to_json(&section.train)?,
             "model": to_json(&context.settings.model)?,
             "prompt": to_json(&context.settings.prompt_text())?,

@@ -28,7 +28,7 @@ use super::{PipelineError, PipelineSettings, Reporter, WorkDir};
 use crate::evaluate::{Comparison, sample_users, validation_ndcg};
 use crate::model::SequentialModel;
 use crate::train::replicas::{Replica, connect};
-use crate::train::{FitReport, TrainSettings, Trainer, TrainingData, Validator};
+use crate::train::{FitReport, TrainSettings, Trainer, TrainingData, Validator, share_of_users};
 
 /// What every stage needs.
 pub struct Context<'a> {
@@ -202,6 +202,8 @@ struct Training<'a> {
     identity: String,
     dir: &'a Path,
     dataset: &'a Dataset,
+    /// Share of the users whose sequences are learned from.
+    user_share: f64,
 }
 
 impl Training<'_> {
@@ -211,8 +213,7 @@ impl Training<'_> {
         replicas: &[Replica<'_>],
     ) -> Result<FitReport, PipelineError> {
         let max_history = replicas[0].model.max_history();
-        let data = TrainingData::new(self.dataset, max_history, self.settings.targets)?
-            .with_settings(self.settings)?;
+        let data = training_data(self.dataset, self.user_share, max_history, self.settings)?;
         let devices: Vec<Device> = replicas.iter().map(Replica::device).collect();
         let exchange = connect(&devices)?;
         let state = self.dir.join(STATE_DIR);
@@ -241,6 +242,18 @@ impl Training<'_> {
         .fit_replicas(replicas, exchange.as_ref(), &data)?;
         Ok(report)
     }
+}
+
+/// What a loop with these settings, the seed among them, learns from.
+fn training_data(
+    dataset: &Dataset,
+    user_share: f64,
+    max_history: usize,
+    train: &TrainSettings,
+) -> Result<TrainingData, PipelineError> {
+    let users = share_of_users(dataset.num_users(), user_share, train.seed);
+    let data = TrainingData::of_users(dataset, &users, max_history, train.targets)?;
+    Ok(data.with_settings(train)?)
 }
 
 /// Settings of a loop with the pipeline's seed.

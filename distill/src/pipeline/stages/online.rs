@@ -63,6 +63,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
             train: &section.train,
             dir,
             dataset: &dataset,
+            user_share: section.user_share,
         };
         let objectives: Vec<&dyn Objective> = objectives.iter().map(|o| o as _).collect();
         let report = run.fit(context, &students, &objectives)?;

@@ -12,7 +12,7 @@ use super::super::settings::{
 use super::cache::stored_positions;
 use super::pretrain::WITH_TITLES;
 use super::teach::base_path;
-use super::{Context, seeded, titles};
+use super::{Context, seeded, titles, training_data};
 use crate::model::base::BaseHeader;
 use crate::model::{LlmSettings, Widths};
 use crate::plan::calibration::{self, Llm, Subject, Taught};
@@ -135,6 +135,7 @@ fn plan(
                 choice: section.layer_choice,
                 settings: settings.model.clone(),
                 widths: Widths::default(),
+                user_share: 1.0,
             };
             decoder(context, dataset, "teach", &body, &section.train, None)
         }
@@ -154,6 +155,7 @@ fn plan(
                 choice,
                 settings: section.student_model(&settings.model),
                 widths: section.widths(),
+                user_share: section.user_share,
             };
             decoder(context, dataset, name, &body, &section.train, objective)
         }
@@ -206,6 +208,7 @@ struct Body {
     choice: LayerChoice,
     settings: LlmSettings,
     widths: Widths,
+    user_share: f64,
 }
 
 fn decoder(
@@ -226,7 +229,7 @@ fn decoder(
     let item_dim = settings.pretrain.model.hidden_size;
     let max_history = settings.model.max_history;
     let train = seeded(train, context);
-    let data = TrainingData::new(dataset, max_history, train.targets)?.with_settings(&train)?;
+    let data = training_data(dataset, body.user_share, max_history, &train)?;
     let work = Work::of(&data, train.batch_size, train.epochs);
     let taught = DecoderShape::new(&header.config, settings.teach.layers);
     let learns = objective.is_some() && settings.distill.online != Online::Off;

@@ -122,6 +122,7 @@ impl Sasrec<'_> {
                 identity: format!("{} {:?}", stage.settings, stage.inputs),
                 dir,
                 dataset: &dataset,
+                user_share: 1.0,
             };
             let objective = CrossEntropy::default();
             let replica = |model| Replica {

@@ -50,6 +50,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
             train: &section.train,
             dir,
             dataset: &dataset,
+            user_share: 1.0,
         };
         let objective = CrossEntropy::default();
         run.fit_and_write(context, &models, &vec![&objective as _; models.len()])
@@ -169,6 +170,8 @@ pub(super) struct ModelRun<'a> {
     pub(super) train: &'a TrainSettings,
     pub(super) dir: &'a Path,
     pub(super) dataset: &'a Dataset,
+    /// Share of the users whose sequences are learned from.
+    pub(super) user_share: f64,
 }
 
 impl ModelRun<'_> {
@@ -198,6 +201,7 @@ impl ModelRun<'_> {
             identity: format!("{} {:?}", self.stage.settings, self.stage.inputs),
             dir: self.dir,
             dataset: self.dataset,
+            user_share: self.user_share,
         };
         let replicas: Vec<Replica<'_>> = (models.iter().zip(objectives))
             .map(|(model, &objective)| Replica { model, objective })

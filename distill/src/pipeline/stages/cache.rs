@@ -8,7 +8,7 @@ use slmrec_core::Dataset;
 use slmrec_core::manifest::Readout;
 use slmrec_export::checkpoint::{CONFIG_FILE, LlamaConfig, RECOMMENDER_WEIGHTS_FILE};
 
-use super::super::settings::{TeacherChoice, TeacherStatesChoice};
+use super::super::settings::{Online, TeacherChoice, TeacherStatesChoice};
 use super::super::{PipelineError, WorkDir};
 use super::{Context, blend, input_hash, seeded, training_data};
 use crate::model::file_error::read_json;
@@ -62,10 +62,15 @@ pub struct ShardReport {
 pub fn fill(context: &Context<'_>, part: FillPart) -> Result<CacheReport, PipelineError> {
     let work = Work::new(context, &context.dataset()?.0)?;
     work.check_size(context)?;
-    if context.settings.distill.teacher_states == TeacherStatesChoice::Live {
-        let notice =
-            "teacher-states: distill.teacher_states = \"live\", so distill will not read them";
-        context.reporter.say(notice);
+    let section = &context.settings.distill;
+    let why = match (section.online, section.teacher_states) {
+        (Online::Off, TeacherStatesChoice::Live) => Some("distill.teacher_states = \"live\""),
+        (Online::Off, _) => None,
+        _ => Some("distill.online lets the teacher learn"),
+    };
+    if let Some(why) = why {
+        let notice = format!("teacher-states: {why}, so distill will not read them");
+        context.reporter.say(&notice);
     }
     work.fill(context, part, context.force)
 }

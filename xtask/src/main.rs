@@ -2,6 +2,7 @@
 //! since a task runs commands and must work before anything else compiles.
 
 mod bench;
+mod browser;
 mod check_cuda;
 mod demo;
 mod process;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde::Deserialize;
 
-use crate::{process, setup, workspace};
+use crate::{browser, process, setup, workspace};
 
 /// Run every check: format, lints, tests, documentation, generated code
 #[derive(Debug, clap::Args)]
@@ -46,6 +46,8 @@ enum Step {
 /// Where the tests on real weights find them.
 const WEIGHTS_VARIABLE: &str = "SLMREC_TEST_GGUF";
 const ENCODER_VARIABLE: &str = "SLMREC_TEST_MINILM";
+/// What the pipeline's test opens the report with.
+const BROWSER_VARIABLE: &str = "SLMREC_TEST_BROWSER";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let steps = chosen_steps(arguments);
@@ -99,6 +101,9 @@ fn run_step(step: Step, library: &Path, fast: bool, counts: &mut Counts) -> Resu
         Step::Tests => {
             cargo.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
             cargo.args(["--lib", "--bins", "--tests"]);
+            if let Some(browser) = browser::find_or_install() {
+                cargo.env(BROWSER_VARIABLE, browser);
+            }
             if fast {
                 cargo.env_remove(WEIGHTS_VARIABLE);
                 cargo.env_remove(ENCODER_VARIABLE);

@@ -70,6 +70,45 @@ pub fn mix(
     })
 }
 
+/// The weights of the grid under which the validation targets are the likeliest by the counts alone,
+/// as a softmax over the catalog, and their mean cross-entropy. These are the ones to learn beside:
+/// those that rank best beside a trained model can be so large that a loss would mostly undo them.
+///
+/// # Errors
+/// A dataset without validation targets.
+pub fn likeliest(
+    dataset: &Dataset,
+    prior: &TransitionPrior,
+    users: Option<&[usize]>,
+) -> Result<(PriorWeights, f64), EvaluateError> {
+    let cases = held_out_cases(dataset, Split::Validation, users)?;
+    let grid: Vec<PriorWeights> = grid().collect();
+    let losses = cases
+        .par_iter()
+        .map_init(SparseSums::default, |sums, case| {
+            prior.sum(case.history, sums);
+            let loss = |weights: &PriorWeights| cross_entropy(sums, case.target, *weights);
+            grid.iter().map(loss).collect::<Vec<f64>>()
+        })
+        .collect::<Vec<_>>();
+    let mean = |at: usize| losses.iter().map(|l| l[at]).sum::<f64>() / losses.len() as f64;
+    let mut best = (grid[0], mean(0));
+    for (at, weights) in grid.iter().enumerate().skip(1) {
+        let loss = mean(at);
+        if loss < best.1 {
+            best = (*weights, loss);
+        }
+    }
+    Ok(best)
+}
+
+fn cross_entropy(sums: &SparseSums, target: ItemIndex, weights: PriorWeights) -> f64 {
+    let added = |p: f32| f64::from(weights.alpha * (p / weights.beta).ln_1p());
+    let counted: f64 = sums.iter().map(|(_, p)| added(p).exp() - 1.0).sum();
+    let all = sums.num_items() as f64; // an item without a count weighs e^0
+    (all + counted).ln() - added(sums.get(target))
+}
+
 /// All weights, `alpha` ascending; the first has an `alpha` of 0.
 fn grid() -> impl Iterator<Item = PriorWeights> {
     ALPHAS.into_iter().flat_map(|alpha| {
@@ -154,6 +193,29 @@ mod tests {
         let mut both = WithPrior::new("both", &mut floor, &prior, mixture.weights);
         let both = validation_ndcg_of(&mut both, &data, None);
         assert_eq!(both.expect("evaluates"), mixture.ndcg_10_with);
+    }
+
+    #[test]
+    fn the_likeliest_weights_are_those_of_the_dense_softmax() {
+        let data = chains();
+        let prior = count(&training_sequences(&data), 50, PriorSettings::WINDOW_5, 99);
+        let prior = prior.expect("counts");
+        let (weights, loss) = likeliest(&data, &prior, None).expect("targets");
+        assert!(weights.alpha > 0.0 && loss < 50f64.ln());
+        let cases = held_out_cases(&data, Split::Validation, None).expect("targets");
+        let mut sum = 0.0;
+        for case in &cases {
+            let mut scores = vec![0f32; 50];
+            prior.add_to(
+                case.history,
+                weights,
+                &mut SparseSums::default(),
+                &mut scores,
+            );
+            let all: f64 = scores.iter().map(|s| f64::from(*s).exp()).sum();
+            sum += all.ln() - f64::from(scores[case.target.row() - 1]);
+        }
+        assert!((sum / cases.len() as f64 - loss).abs() < 1e-5);
     }
 
     #[test]

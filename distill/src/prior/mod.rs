@@ -8,12 +8,14 @@
 //! [`TransitionPrior`]: slmrec_core::TransitionPrior
 
 pub mod counting;
+mod leave_one_out;
 pub mod mixing;
 pub mod scorer;
 pub mod tuning;
 pub mod update;
 
 pub use counting::{CountedSequence, count};
-pub use mixing::{Mixture, mix};
+pub use leave_one_out::sums_without;
+pub use mixing::{Mixture, likeliest, mix};
 pub use scorer::WithPrior;
 pub use tuning::{TunedPrior, tune};

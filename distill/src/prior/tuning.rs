@@ -1,12 +1,21 @@
-//! How pairs are best counted and read, by the counts' own ranking of the validation targets.
+//! How pairs are best counted and read, by the counts' own ranking of held-out items.
+//!
+//! One target a user is little to choose between fifty settings by where users are few, so users
+//! with a long training sequence lend some of its newest items as further targets: counts are made
+//! without them while the search goes on, and with them in the end.
 
 use rayon::prelude::*;
 use slmrec_core::metrics::Metric;
 use slmrec_core::prior::{Direction, PriorError, PriorSettings, SparseSums, TransitionPrior};
-use slmrec_core::{Dataset, Split};
+use slmrec_core::{Dataset, ItemIndex, Split};
 
 use super::counting::{CountedSequence, count, training_sequences};
-use crate::evaluate::{Case, EvaluateError, held_out_cases};
+use crate::evaluate::{EvaluateError, held_out_cases};
+
+/// A user lends one further target for so many training items..
+const ITEMS_PER_TARGET: usize = 10;
+/// ..but no more than so many.
+const MOST_LENT: usize = 9;
 
 /// Rounds over all settings; each ends with the best value of every one.
 const ROUNDS: usize = 2;
@@ -46,10 +55,12 @@ pub struct TunedPrior {
     pub compared: usize,
     /// How many users were asked.
     pub users: usize,
+    /// How many targets of theirs the settings were chosen by.
+    pub targets: usize,
 }
 
-/// Searches the settings one after the other, from two starting points. `users` limits the
-/// validation to some places of the dataset; `go_on` is asked before each comparison.
+/// Searches the settings one after the other, from two starting points. `users` limits the targets
+/// to some places of the dataset; `go_on` is asked before each comparison.
 ///
 /// # Errors
 /// A dataset without validation targets; `go_on` said no.
@@ -59,10 +70,11 @@ pub fn tune(
     most: usize,
     go_on: &dyn Fn() -> bool,
 ) -> Result<TunedPrior, TuneError> {
+    let (sequences, cases) = lend(dataset, users)?;
     let mut search = Search {
         dataset,
-        sequences: training_sequences(dataset),
-        cases: held_out_cases(dataset, Split::Validation, users)?,
+        sequences,
+        cases,
         most,
         counted: None,
         compared: 0,
@@ -86,13 +98,61 @@ pub fn tune(
         }
     }
     let settings = best.map_or(PriorSettings::WINDOW_5, |(settings, _)| settings);
-    let prior = count(&search.sequences, dataset.num_items(), settings, most)?;
+    let sequences = training_sequences(dataset);
+    let prior = count(&sequences, dataset.num_items(), settings, most)?;
+    let validation = validation_targets(dataset, users)?;
     Ok(TunedPrior {
-        ndcg_10: ndcg_10(&prior, &search.cases),
+        ndcg_10: ndcg_10(&prior, &validation),
         prior,
         compared: search.compared,
-        users: search.cases.len(),
+        users: validation.len(),
+        targets: search.cases.len(),
     })
+}
+
+/// A held-out item of a user.
+struct TuningTarget<'a> {
+    history: &'a [ItemIndex],
+    target: ItemIndex,
+    /// Its share of the user's word: those of a user add up to one.
+    share: f64,
+}
+
+fn validation_targets<'a>(
+    dataset: &'a Dataset,
+    users: Option<&[usize]>,
+) -> Result<Vec<TuningTarget<'a>>, EvaluateError> {
+    let cases = held_out_cases(dataset, Split::Validation, users)?;
+    let target = |case: crate::evaluate::Case<'a>| TuningTarget {
+        history: case.history,
+        target: case.target,
+        share: 1.0,
+    };
+    Ok(cases.into_iter().map(target).collect())
+}
+
+/// What is counted while settings are compared, and the targets that they are compared by: of each
+/// user the validation item and some items before it, which are not counted then.
+fn lend<'a>(
+    dataset: &'a Dataset,
+    users: Option<&[usize]>,
+) -> Result<(Vec<CountedSequence<'a>>, Vec<TuningTarget<'a>>), EvaluateError> {
+    let mut sequences = training_sequences(dataset);
+    let mut targets = Vec::new();
+    for case in held_out_cases(dataset, Split::Validation, users)? {
+        let lent = (case.history.len() / ITEMS_PER_TARGET).min(MOST_LENT);
+        let kept = case.history.len() - lent;
+        sequences[case.user].items = &case.history[..kept];
+        let share = 1.0 / (lent + 1) as f64;
+        let earlier = (kept..case.history.len()).map(|at| (at, case.history[at]));
+        let all = earlier.chain([(case.history.len(), case.target)]);
+        targets.extend(all.map(|(at, target)| TuningTarget {
+            history: &case.history[..at],
+            target,
+            share,
+        }));
+    }
+    Ok((sequences, targets))
 }
 
 /// One setting's other value.
@@ -149,7 +209,7 @@ fn reading_choices() -> Vec<Change> {
 struct Search<'a> {
     dataset: &'a Dataset,
     sequences: Vec<CountedSequence<'a>>,
-    cases: Vec<Case<'a>>,
+    cases: Vec<TuningTarget<'a>>,
     most: usize,
     /// The counts of the last comparison.
     counted: Option<TransitionPrior>,
@@ -195,23 +255,25 @@ fn same_counts(a: &PriorSettings, b: &PriorSettings) -> bool {
     (a.window, a.distance_power, a.direction) == (b.window, b.distance_power, b.direction)
 }
 
-/// NDCG@10 of the counts alone, seen items removed; a target without a count is a miss.
-fn ndcg_10(prior: &TransitionPrior, cases: &[Case<'_>]) -> f64 {
-    let ranks: Vec<u32> = cases
+/// NDCG@10 of the counts alone, seen items removed, as a mean over users; a target without a count
+/// is a miss.
+fn ndcg_10(prior: &TransitionPrior, cases: &[TuningTarget<'_>]) -> f64 {
+    let gains: Vec<f64> = cases
         .par_iter()
         .map_init(SparseSums::default, |sums, case| {
             prior.sum(case.history, sums);
             let own = sums.get(case.target);
             if own <= 0.0 {
-                return u32::MAX;
+                return 0.0;
             }
             let better = sums.iter().filter(|&(item, sum)| {
                 sum >= own && item != case.target && !case.history.contains(&item)
             });
-            1 + better.count() as u32
+            case.share * Metric::Ndcg(10).of_rank(1 + better.count())
         })
         .collect();
-    Metric::Ndcg(10).mean(&ranks)
+    let users: f64 = cases.iter().map(|case| case.share).sum();
+    gains.iter().sum::<f64>() / users
 }
 
 #[cfg(test)]
@@ -237,7 +299,7 @@ mod tests {
     fn finds_settings_at_least_as_good_as_where_it_began() {
         let data = ring();
         let tuned = tune(&data, None, usize::MAX, &|| true).expect("tunes");
-        let cases = held_out_cases(&data, Split::Validation, None).expect("targets");
+        let cases = validation_targets(&data, None).expect("targets");
         for start in [PriorSettings::WINDOW_5, WIDE] {
             let prior = count(&training_sequences(&data), 40, start, usize::MAX).expect("counts");
             assert!(ndcg_10(&prior, &cases) <= tuned.ndcg_10);
@@ -247,6 +309,22 @@ mod tests {
             tune(&data, None, usize::MAX, &|| true).expect("tunes"),
             tuned
         );
+    }
+
+    /// Long sequences lend their newest items, short ones nothing, and what is lent is not counted.
+    #[test]
+    fn some_training_items_are_lent_as_targets() {
+        let long: Vec<u32> = (1..=33).collect();
+        let data = dataset(40, &[&long, &[1, 2, 3, 4]]);
+        let (sequences, targets) = lend(&data, None).expect("targets");
+        let lengths: Vec<usize> = sequences.iter().map(|s| s.items.len()).collect();
+        assert_eq!(lengths, [28, 2]);
+        let found: Vec<(usize, u32)> = (targets.iter())
+            .map(|target| (target.history.len(), target.target.0))
+            .collect();
+        assert_eq!(found, [(28, 29), (29, 30), (30, 31), (31, 32), (2, 3)]);
+        let shares: f64 = targets.iter().map(|target| target.share).sum();
+        assert!((shares - 2.0).abs() < 1e-12);
     }
 
     #[test]
@@ -259,7 +337,7 @@ mod tests {
     fn ranks_by_hand() {
         // Training parts: 1 2 | 1 3 | 3 1; validation targets 3, 2 and 4.
         let data = dataset(4, &[&[1, 2, 3, 4], &[1, 3, 2, 4], &[3, 1, 4, 2]]);
-        let cases = held_out_cases(&data, Split::Validation, None).expect("targets");
+        let cases = validation_targets(&data, None).expect("targets");
         let prior = count(&training_sequences(&data), 4, PriorSettings::WINDOW_5, 9);
         // User 0 has seen 1 and 2: 3 is the only other. User 1: 2 likewise. User 2: 4 has no count.
         let ndcg = ndcg_10(&prior.expect("counts"), &cases);

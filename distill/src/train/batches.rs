@@ -4,28 +4,31 @@
 //! predicts the item after it. Windows are cut from the end of a sequence and share one item with
 //! the next older window, so that every interaction but a user's first is a target exactly once.
 
+mod order;
+mod share;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+use candle_core::Device;
+use rayon::prelude::*;
+use slmrec_core::prior::TransitionPrior;
 use slmrec_core::{Dataset, ItemIndex, hash};
 
 use super::losses::negatives::NegativeSampler;
+use super::losses::offsets::{MASKED, Offsets};
 use super::settings::check;
 use super::{CatalogLoss, Targets, TrainError, TrainSettings};
 use crate::model::{HistoryBatch, ItemLookups, ReadAt};
+use crate::prior::sums_without;
 
-/// Batches are sorted by length within this many batches' worth of windows, which saves most of
-/// the padding and leaves most of the shuffling.
-const BATCHES_PER_BUCKET: usize = 16;
-/// Keeps the order of the windows apart from dropout masks of the same seed.
-const ORDER_SEED: u64 = 0x6f72_6465_725f_7631;
-/// Windows whose items are hashed together.
+pub use order::EpochOrder;
+pub use share::Share;
+
+/// Windows whose items are hashed together, so that hashing needs little memory.
 const WINDOWS_PER_DIGEST: usize = 1 << 16;
 
 /// A piece of one user's training sequence.
@@ -59,6 +62,8 @@ pub struct TrainingData {
     num_items: usize,
     share_histories: bool,
     negatives: Option<Arc<NegativeSampler>>,
+    prior: Option<Arc<TransitionPrior>>,
+    mask_seen: bool,
 }
 
 impl TrainingData {
@@ -122,6 +127,8 @@ impl TrainingData {
             num_items,
             share_histories: true,
             negatives: None,
+            prior: None,
+            mask_seen: false,
         })
     }
 
@@ -133,6 +140,7 @@ impl TrainingData {
     /// [`TrainError::Setting`] for more negatives than items.
     pub fn with_settings(mut self, settings: &TrainSettings) -> Result<Self, TrainError> {
         self.share_histories = settings.share_histories;
+        self.mask_seen = settings.mask_seen;
         if settings.newest_windows > 0 {
             self.keep_newest(settings.newest_windows);
         }
@@ -147,6 +155,14 @@ impl TrainingData {
             }
         };
         Ok(self)
+    }
+
+    /// Has every batch say what the counts of these training sequences predict at each target, without
+    /// the user's own ([`TrainingBatch::prior`]).
+    #[must_use]
+    pub fn with_prior(mut self, prior: Arc<TransitionPrior>) -> Self {
+        self.prior = Some(prior);
+        self
     }
 
     /// Keeps the newest `most` windows of each user.
@@ -236,21 +252,8 @@ impl TrainingData {
     /// together, the batches in random order.
     #[must_use]
     pub fn epoch(&self, batch_size: usize, seed: u64, epoch: u64) -> EpochOrder {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ ORDER_SEED);
-        rng.set_stream(epoch);
-        let mut windows: Vec<u32> = (0..self.len() as u32).collect();
-        shuffle(&mut windows, &mut rng);
-        let batch_size = batch_size.max(1);
-        for bucket in windows.chunks_mut(batch_size.saturating_mul(BATCHES_PER_BUCKET)) {
-            bucket.sort_by_key(|&window| self.pieces[window as usize].len); // stable, so still shuffled
-        }
-        let mut batches: Vec<u32> = (0..self.len().div_ceil(batch_size) as u32).collect();
-        shuffle(&mut batches, &mut rng);
-        EpochOrder {
-            windows,
-            batches,
-            batch_size,
-        }
+        let lengths = |window: u32| self.pieces[window as usize].len;
+        EpochOrder::new(self.len(), lengths, batch_size, (seed, epoch))
     }
 
     /// Makes the tensors of a batch. Windows with the same history become one row, unless the
@@ -274,16 +277,19 @@ impl TrainingData {
         let mut examples = Vec::new();
         for (&row, &window) in row_of.iter().zip(windows) {
             let items = self.items(window);
-            let first = match self.targets {
-                Targets::All => 1,
-                Targets::Last => items.len() - 1,
-            };
-            for (at, item) in items.iter().enumerate().skip(first) {
-                examples.push(((row * longest + at - 1) as u32, item.0));
+            for at in self.target_places(items.len()) {
+                let number = examples.len();
+                examples.push(((row * longest + at - 1) as u32, items[at].0, number));
             }
         }
-        examples.sort_by_key(|(position, _)| *position);
-        let (target_positions, targets) = examples.into_iter().unzip();
+        examples.sort_by_key(|(position, ..)| *position);
+        let order: Vec<usize> = examples.iter().map(|(.., number)| *number).collect();
+        let prior = (self.prior.as_deref()).map(|prior| {
+            let sums = |sequence: &[ItemIndex], places| sums_without(prior, sequence, places);
+            self.beside(windows, &order, sums)
+        });
+        let seen = (self.mask_seen).then(|| self.beside(windows, &order, seen_before));
+        let (target_positions, targets) = examples.into_iter().map(|(p, t, _)| (p, t)).unzip();
         Ok(TrainingBatch {
             histories,
             windows: representatives,
@@ -291,8 +297,38 @@ impl TrainingData {
             target_positions,
             targets,
             negatives: self.negatives.clone(),
+            prior,
+            seen,
             share: Share::WHOLE,
         })
+    }
+
+    /// Which places of a window of `len` items are targets.
+    fn target_places(&self, len: usize) -> Range<usize> {
+        match self.targets {
+            Targets::All => 1..len,
+            Targets::Last => len - 1..len,
+        }
+    }
+
+    /// What `rows` gives for the target places of the windows (from a user's whole sequence and places
+    /// in it), in another order.
+    fn beside(
+        &self,
+        windows: &[usize],
+        order: &[usize],
+        rows: impl Fn(&[ItemIndex], Range<usize>) -> Vec<Vec<(u32, f32)>> + Sync,
+    ) -> Offsets {
+        let of_windows: Vec<_> = (windows.par_iter())
+            .map(|&window| {
+                let Window { user, start, len } = self.window(window);
+                let sequence = &self.items[self.offsets[user]..self.offsets[user + 1]];
+                let places = self.target_places(len);
+                rows(sequence, start + places.start..start + places.end)
+            })
+            .collect();
+        let mut rows: Vec<_> = of_windows.into_iter().flatten().collect();
+        Offsets::from_rows((order.iter()).map(|&number| std::mem::take(&mut rows[number])))
     }
 
     /// The batch of `windows` in one part for each device, about equal in windows; `None` for a
@@ -372,63 +408,6 @@ fn cut(offsets: &[usize], max_history: usize, targets: Targets) -> Vec<Piece> {
     pieces
 }
 
-/// The batches of an epoch, four bytes a window.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EpochOrder {
-    windows: Vec<u32>,
-    /// Numbers of pieces of `windows`, each `batch_size` long.
-    batches: Vec<u32>,
-    batch_size: usize,
-}
-
-impl EpochOrder {
-    /// The windows of the batch at this step of the epoch, from 0; `None` after the last.
-    #[must_use]
-    pub fn get(&self, step: usize) -> Option<Vec<usize>> {
-        let start = *self.batches.get(step)? as usize * self.batch_size;
-        let end = (start + self.batch_size).min(self.windows.len());
-        let windows = self.windows[start..end].iter();
-        Some(windows.map(|&window| window as usize).collect())
-    }
-
-    /// The batches one after the other.
-    pub fn iter(&self) -> impl Iterator<Item = Vec<usize>> {
-        (0..self.batches.len()).filter_map(|step| self.get(step))
-    }
-}
-
-/// How much of a step's batch one of its parts is. Means over a part, scaled by its share, add up to
-/// the mean over the whole.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Share {
-    /// Of the positions with a target.
-    pub targets: f64,
-    /// Of the positions that are the last of their history.
-    pub last: f64,
-}
-
-impl Share {
-    /// The batch is not divided.
-    pub const WHOLE: Self = Self {
-        targets: 1.0,
-        last: 1.0,
-    };
-
-    /// A mean over the positions with a target, scaled.
-    pub(super) fn of_targets(self, mean: Tensor) -> candle_core::Result<Tensor> {
-        scaled(mean, self.targets)
-    }
-
-    /// A mean over the last positions, scaled.
-    pub(super) fn of_last(self, mean: Tensor) -> candle_core::Result<Tensor> {
-        scaled(mean, self.last)
-    }
-}
-
-fn scaled(mean: Tensor, share: f64) -> candle_core::Result<Tensor> {
-    if share == 1.0 { Ok(mean) } else { mean * share }
-}
-
 /// Histories and their targets.
 #[derive(Clone, Debug)]
 pub struct TrainingBatch {
@@ -444,18 +423,34 @@ pub struct TrainingBatch {
     pub target_positions: Vec<u32>,
     /// The target items, one for each of `target_positions`.
     pub targets: Vec<u32>,
+    /// `p(i | history)` of the transition prior at each target, the user's own pairs not counted, where
+    /// the data has a prior.
+    pub prior: Option<Offsets>,
+    /// What takes the items that the user had before out of each target's softmax, where the settings
+    /// say so.
+    pub seen: Option<Offsets>,
     /// What draws the candidates of a sampled softmax; `None` for the full one.
     pub negatives: Option<Arc<NegativeSampler>>,
     /// How much of the step's batch this is.
     pub share: Share,
 }
 
-fn shuffle<T>(values: &mut [T], rng: &mut ChaCha8Rng) {
-    for at in (1..values.len()).rev() {
-        // The bias of multiply-and-shift is below 2^-32 * len: nothing for an order.
-        let other = (u64::from(rng.next_u32()) * (at as u64 + 1)) >> 32;
-        values.swap(at, other as usize);
-    }
+/// The items before each place as [`MASKED`], ascending, without the item at the place.
+fn seen_before(sequence: &[ItemIndex], places: Range<usize>) -> Vec<Vec<(u32, f32)>> {
+    let mut seen: Vec<u32> = sequence[..places.start].iter().map(|item| item.0).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    places
+        .map(|place| {
+            let target = sequence[place].0;
+            let others = seen.iter().filter(|item| **item != target);
+            let row = others.map(|item| (*item, MASKED)).collect();
+            if let Err(at) = seen.binary_search(&target) {
+                seen.insert(at, target);
+            }
+            row
+        })
+        .collect()
 }
 
 impl TrainingBatch {

@@ -87,7 +87,7 @@ impl Objective for Cloze {
         let users = users.index_select(&places, 0)?;
         let candidates = Candidates::of_step(batch, rng);
         let items = model.item_table().with(batch.lookups());
-        let loss = candidates.cross_entropy(&users, items, &targets)?;
+        let loss = candidates.cross_entropy(&users, items, &targets, None)?;
         let loss = batch.share.of_last(loss)?;
         Losses::weighted(&[("cloze", 1.0, loss)])
     }

@@ -22,11 +22,15 @@ mod block_map;
 mod settings;
 
 use candle_core::{DType, Device, Tensor};
+use serde::Serialize;
+use slmrec_core::prior::PriorWeights;
 
+use super::losses::offsets::Offsets;
 use super::losses::sampled::Candidates;
 use super::losses::{alignment, catalog, mutual};
-use super::objective::{Losses, Objective, rows_at};
+use super::objective::{Losses, Objective, rows_at, score_offsets};
 use super::online::OnlineTeacher;
+use super::settings::check;
 use super::teacher::{TeacherOutput, TeacherStates, hidden_size};
 use super::top_scores::TopScores;
 use super::{TrainError, TrainingBatch};
@@ -56,10 +60,20 @@ impl Teacher<'_> {
     }
 }
 
+/// Whose scores the transition prior is added to, and how, while the student learns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Priors {
+    /// The student's: it learns what counting cannot.
+    pub student: Option<PriorWeights>,
+    /// The teacher's, in `D_kd`: it knows what counting does.
+    pub teacher: Option<PriorWeights>,
+}
+
 /// The student's objective. Without a teacher only `L_ce` and `L_ms` may have a weight.
 pub struct Distillation<'a> {
     settings: DistillSettings,
     teacher: Option<Teacher<'a>>,
+    priors: Priors,
     student_layers: Vec<usize>,
     teacher_layers: Vec<usize>,
     parameters: Parameters,
@@ -147,6 +161,7 @@ impl<'a> Distillation<'a> {
         let mut objective = Self {
             settings,
             teacher,
+            priors: Priors::default(),
             student_layers,
             teacher_layers,
             parameters: Parameters::default(),
@@ -155,6 +170,28 @@ impl<'a> Distillation<'a> {
         };
         objective.add_parameters(student, seed)?;
         Ok(objective)
+    }
+
+    /// With the transition prior beside student or teacher. The data has to have a prior.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] for `D_kd` over the teacher's best items, which were chosen without
+    /// it, or at last positions only.
+    pub fn beside(mut self, priors: Priors) -> Result<Self, TrainError> {
+        let settings = &self.settings;
+        if priors != Priors::default() && settings.lambda_kd > 0.0 {
+            check(
+                "top_k",
+                settings.top_k == 0,
+                "0 beside a prior",
+                settings.top_k,
+            )?;
+            let all = settings.positions == Positions::All;
+            let found = format!("{:?}", settings.positions).to_lowercase();
+            check("positions", all, "all beside a prior", found)?;
+        }
+        self.priors = priors;
+        Ok(self)
     }
 
     fn add_parameters(
@@ -234,7 +271,7 @@ impl<'a> Distillation<'a> {
     ) -> Result<Tensor, TrainError> {
         let losses: Vec<Tensor> = (self.heads.iter().zip(student))
             .map(|(head, state)| {
-                candidates.cross_entropy(&state.matmul(&head.t()?)?, items, targets)
+                candidates.cross_entropy(&state.matmul(&head.t()?)?, items, targets, None)
             })
             .collect::<Result<_, _>>()?;
         Ok(mean(&losses)?)
@@ -253,7 +290,7 @@ impl<'a> Distillation<'a> {
             .map(|(head, (state, told))| {
                 let users = state.matmul(&head.t()?)?;
                 let told = teacher.states().read_out(told)?;
-                self.divergence((&users, items), teacher, (&told, None))
+                self.divergence((&users, items), teacher, (&told, None), (None, None))
             })
             .collect::<Result<_, TrainError>>()?;
         Ok(mean(&losses)?)
@@ -266,6 +303,7 @@ impl<'a> Distillation<'a> {
         student: (&Tensor, ItemTable<'_>),
         teacher: &Teacher<'_>,
         (users, top): (&Tensor, Option<&TopScores>),
+        (of_student, of_teacher): (Option<&Offsets>, Option<&Offsets>),
     ) -> Result<Tensor, TrainError> {
         let temperature = self.settings.temperature;
         let states = teacher.states();
@@ -284,12 +322,28 @@ impl<'a> Distillation<'a> {
             return Ok(top.divergence(student.0, student.1, temperature)?);
         }
         let items = student.1.all()?;
-        let student = (student.0, &items);
-        let loss = catalog::divergence(student, (users, &table), temperature)?;
+        let (student, teacher) = ((student.0, &items), (users, &table));
+        let offsets = (of_student, of_teacher);
+        let loss = catalog::divergence(student, teacher, temperature, offsets)?;
         if joint {
-            return Ok((loss + mutual::teacher_gradient(student, (users, &table), temperature)?)?);
+            let pull = mutual::teacher_gradient(student, teacher, temperature, offsets)?;
+            return Ok((loss + pull)?);
         }
         Ok(loss)
+    }
+
+    /// What is added to the scores of student and teacher in `D_kd`.
+    fn offsets(
+        &self,
+        batch: &TrainingBatch,
+    ) -> Result<(Option<Offsets>, Option<Offsets>), TrainError> {
+        match self.settings.positions {
+            Positions::All => Ok((
+                score_offsets(batch, self.priors.student)?,
+                score_offsets(batch, self.priors.teacher)?,
+            )),
+            Positions::Last => Ok((None, None)),
+        }
     }
 
     /// What the teacher says at `positions`, and the loss of one that learns.
@@ -335,7 +389,9 @@ impl<'a> Distillation<'a> {
             if settings.lambda_kd > 0.0 {
                 let users = rows_at(&output.user_vectors, batch, &positions)?;
                 let told = (&taught.user_vectors, taught.top.as_ref());
-                let loss = self.divergence((&users, items), teacher, told)?;
+                let (of_student, of_teacher) = self.offsets(batch)?;
+                let offsets = (of_student.as_ref(), of_teacher.as_ref());
+                let loss = self.divergence((&users, items), teacher, told, offsets)?;
                 terms.push(("kd", settings.lambda_kd, loss));
             }
             if settings.lambda_block_kl > 0.0 {
@@ -371,7 +427,8 @@ impl Objective for Distillation<'_> {
         let items = model.item_table().with(batch.lookups());
         let users = rows_at(&output.user_vectors, batch, &batch.target_positions)?;
         let candidates = Candidates::of_step(batch, rng);
-        let loss = candidates.cross_entropy(&users, items, &batch.targets)?;
+        let offsets = score_offsets(batch, self.priors.student)?;
+        let loss = candidates.cross_entropy(&users, items, &batch.targets, offsets.as_ref())?;
         let loss = batch.share.of_targets(loss)?;
         let mut terms = vec![("ce", 1.0, loss)];
         terms.extend(self.terms(items, batch, &output, &candidates, rng)?);
@@ -390,6 +447,9 @@ impl Objective for Distillation<'_> {
         });
         if let Some(Teacher::Online(teacher)) = &self.teacher {
             all["online"] = teacher.describe().into();
+        }
+        if self.priors != Priors::default() {
+            all["priors"] = serde_json::json!(self.priors);
         }
         all
     }

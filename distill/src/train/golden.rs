@@ -188,6 +188,8 @@ fn golden_batch() -> TrainingBatch {
         target_positions: vec![0, 1, 2, 3, 4],
         targets: vec![1, 4, 7, 6, 5],
         negatives: None,
+        prior: None,
+        seen: None,
         share: Share::WHOLE,
     }
 }

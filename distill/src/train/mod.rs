@@ -41,7 +41,7 @@ mod tests;
 
 pub use batches::{EpochOrder, Share, TrainingBatch, TrainingData, Window};
 pub use cloze::Cloze;
-pub use distillation::{BlockMap, DistillSettings, Distillation};
+pub use distillation::{BlockMap, DistillSettings, Distillation, Priors};
 pub use error::TrainError;
 pub use objective::{CrossEntropy, Losses, Objective};
 pub use online::OnlineTeacher;

@@ -1,8 +1,10 @@
 //! What training minimises: named terms, their weighted sum, and the parameters of their own.
 
 use candle_core::Tensor;
+use slmrec_core::prior::PriorWeights;
 
 use super::losses::catalog;
+use super::losses::offsets::Offsets;
 use super::losses::sampled::Candidates;
 use super::{TrainError, TrainingBatch};
 use crate::model::{MaskRng, Mode, Parameters, SequentialModel};
@@ -80,6 +82,42 @@ pub trait Objective: Sync {
 #[derive(Debug, Default)]
 pub struct CrossEntropy {
     none: Parameters,
+    prior: Option<PriorWeights>,
+}
+
+impl CrossEntropy {
+    /// With the transition prior added to the scores, so that the model learns what counting cannot.
+    /// The data has to have a prior.
+    #[must_use]
+    pub fn beside_prior(weights: PriorWeights) -> Self {
+        Self {
+            prior: Some(weights),
+            ..Self::default()
+        }
+    }
+}
+
+/// What is added to the scores at each target of the batch: `alpha ln(1 + p / beta)` of the prior, and
+/// what masks the items that the user had before.
+///
+/// # Errors
+/// Data without a prior.
+pub(super) fn score_offsets(
+    batch: &TrainingBatch,
+    prior: Option<PriorWeights>,
+) -> Result<Option<Offsets>, TrainError> {
+    let Some(PriorWeights { alpha, beta }) = prior else {
+        return Ok(batch.seen.clone());
+    };
+    let Some(sums) = &batch.prior else {
+        let text = "an objective with a prior, and training data without one";
+        return Err(candle_core::Error::Msg(text.to_owned()).into());
+    };
+    let added = sums.map(|p| alpha * (p / beta).ln_1p());
+    Ok(Some(match &batch.seen {
+        Some(seen) => added.overlaid(seen),
+        None => added,
+    }))
 }
 
 impl Objective for CrossEntropy {
@@ -93,7 +131,8 @@ impl Objective for CrossEntropy {
         let users = rows_at(&output.user_vectors, batch, &batch.target_positions)?;
         let candidates = Candidates::of_step(batch, rng);
         let items = model.item_table().with(batch.lookups());
-        let loss = candidates.cross_entropy(&users, items, &batch.targets)?;
+        let offsets = score_offsets(batch, self.prior)?;
+        let loss = candidates.cross_entropy(&users, items, &batch.targets, offsets.as_ref())?;
         let loss = batch.share.of_targets(loss)?;
         Losses::weighted(&[("ce", 1.0, loss)])
     }
@@ -103,7 +142,11 @@ impl Objective for CrossEntropy {
     }
 
     fn describe(&self) -> serde_json::Value {
-        serde_json::json!({ "objective": "cross-entropy" })
+        let mut all = serde_json::json!({ "objective": "cross-entropy" });
+        if let Some(PriorWeights { alpha, beta }) = self.prior {
+            all["prior"] = serde_json::json!([alpha, beta]);
+        }
+        all
     }
 }
 

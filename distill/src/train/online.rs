@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::losses::sampled::Candidates;
-use super::objective::rows_at;
+use super::objective::{rows_at, score_offsets};
 use super::teacher::{LiveTeacher, TeacherOutput, TeacherStates};
 use super::{TrainError, TrainingBatch};
 use crate::model::{MaskRng, Mode, Parameters, SequentialModel};
@@ -64,7 +64,9 @@ impl<'a> OnlineTeacher<'a> {
         let output = (self.model).forward(&batch.histories, Mode::Train(rng), layers)?;
         let items = self.model.item_table().with(batch.lookups());
         let users = rows_at(&output.user_vectors, batch, &batch.target_positions)?;
-        let loss = Candidates::of_step(batch, rng).cross_entropy(&users, items, &batch.targets)?;
+        let offsets = score_offsets(batch, None)?;
+        let candidates = Candidates::of_step(batch, rng);
+        let loss = candidates.cross_entropy(&users, items, &batch.targets, offsets.as_ref())?;
         let at = |values: &Tensor| match self.joint {
             true => rows_at(values, batch, positions),
             false => rows_at(&values.detach(), batch, positions),

@@ -96,6 +96,9 @@ pub struct TrainSettings {
     pub newest_windows: usize,
     /// What the cross-entropies compare a target with.
     pub catalog_loss: CatalogLoss,
+    /// Whether items that the user had before a target do not compete with it, as they do not where
+    /// seen items are removed from the recommendations. Ranks suffer where they are not removed.
+    pub mask_seen: bool,
     /// Whether windows of a batch with the same history run through the model as one. What is
     /// minimised stays the same; they share their dropout.
     pub share_histories: bool,
@@ -127,6 +130,7 @@ impl Default for TrainSettings {
             targets: Targets::All,
             newest_windows: 0,
             catalog_loss: CatalogLoss::Full,
+            mask_seen: false,
             share_histories: true,
             validation_users: 10_000,
             patience: 5,

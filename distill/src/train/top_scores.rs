@@ -192,7 +192,12 @@ mod tests {
         let top = TopScores::of(&teacher.0, &teacher.1, 100).expect("top");
         assert_eq!(top.items.dims(), [3, 9]);
         let some = top.divergence(&users, (&items).into(), 2.0).expect("loss");
-        let whole = catalog::divergence((&users, &items), (&teacher.0, &teacher.1), 2.0);
+        let whole = catalog::divergence(
+            (&users, &items),
+            (&teacher.0, &teacher.1),
+            2.0,
+            (None, None),
+        );
         let value = |t: Tensor| t.to_scalar::<f32>().expect("scalar");
         let (some, whole) = (value(some), value(whole.expect("loss")));
         assert!((some - whole).abs() < 1e-5, "{some}, {whole}");

@@ -1,6 +1,7 @@
 //! The whole way on generated data, by the very commands that a person types: logs, SASRec,
 //! teacher, student, bundle, recommendations, comparison; then again, to see it skipped.
 
+mod browser;
 mod objective;
 mod stored_states;
 mod study;
@@ -134,6 +135,7 @@ fn reports_and_compares(folder: &Path) {
     ] {
         assert!(page.contains(part), "{part}");
     }
+    browser::shows_all_of(&folder.join("slmrec-work/report.html"));
     let itself = [
         "compare",
         "slmrec-work",

@@ -70,6 +70,18 @@ pub enum OnlineStart {
     Base,
 }
 
+/// Where the transition prior stands while a student learns. Bundles have it beside the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PriorUse {
+    /// Nowhere: the student learns to rank alone.
+    #[default]
+    Outside,
+    /// Added to its scores, without the user's own counts: the student learns what counting cannot,
+    /// and ranks with the prior only.
+    Inside,
+}
+
 /// Where the teacher's states come from while the student learns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -107,6 +119,8 @@ pub struct DistillStage {
     pub online: Online,
     /// What such a teacher begins as.
     pub online_start: OnlineStart,
+    /// Where the transition prior stands while it learns.
+    pub prior: PriorUse,
     /// The terms and their weights.
     pub objective: DistillSettings,
     /// Whether the same student is also trained without the teacher, for the comparison.
@@ -139,6 +153,7 @@ impl Default for DistillStage {
             key_value_heads: None,
             online: Online::Off,
             online_start: OnlineStart::Teacher,
+            prior: PriorUse::Outside,
             objective: DistillSettings::default(),
             ce_only: true,
             user_share: 1.0,

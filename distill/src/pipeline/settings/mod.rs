@@ -16,7 +16,8 @@ use crate::plan::PlanSettings;
 
 pub use device::DeviceChoice;
 pub use distill::{
-    DistillStage, Online, OnlineStart, StudentStart, TeacherChoice, TeacherStatesChoice, Tuning,
+    DistillStage, Online, OnlineStart, PriorUse, StudentStart, TeacherChoice, TeacherStatesChoice,
+    Tuning,
 };
 pub use sections::{
     Baseline, BaselinesStage, Bert4RecStage, BlendStage, EvaluateStage, ExportStage, Gru4RecStage,

@@ -66,6 +66,10 @@ pub enum Baseline {
     Gru4Rec,
     /// A transformer that fills in masked items.
     Bert4Rec,
+    /// SASRec as `[pretrain]` says, trained with the transition prior added to its scores.
+    #[serde(rename = "sasrec-prior")]
+    #[value(name = "sasrec-prior")]
+    SasRecPrior,
 }
 
 impl Baseline {
@@ -75,6 +79,7 @@ impl Baseline {
         match self {
             Self::Gru4Rec => "GRU4Rec",
             Self::Bert4Rec => "BERT4Rec",
+            Self::SasRecPrior => "SASRec, prior inside",
         }
     }
 
@@ -84,6 +89,7 @@ impl Baseline {
         match self {
             Self::Gru4Rec => "gru4rec",
             Self::Bert4Rec => "bert4rec",
+            Self::SasRecPrior => "sasrec-prior",
         }
     }
 }
@@ -235,6 +241,8 @@ pub struct BlendStage {
     pub more_sasrecs: usize,
     /// How many more SASRecs with titles, each with a seed of its own; they take `pretrain.titles`.
     pub more_sasrecs_with_titles: usize,
+    /// Whether the transition prior is a member, too. A student hears the counts of the others only.
+    pub prior: bool,
 }
 
 impl Default for BlendStage {
@@ -243,6 +251,7 @@ impl Default for BlendStage {
             decoder: true,
             more_sasrecs: 2,
             more_sasrecs_with_titles: 0,
+            prior: false,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `baselines`: GRU4Rec and BERT4Rec, trained on the same windows by the same loop as everything else.
+//! `baselines`: GRU4Rec, BERT4Rec and a SASRec with the prior inside its scores, trained on the same
+//! windows by the same loop as everything else.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,8 +9,10 @@ use serde_json::Value;
 use super::super::settings::Baseline;
 use super::super::stage::Stage;
 use super::super::{Outcome, PipelineError, WorkDir};
+use super::pretrain::Sasrec;
 use super::{Context, Training, input_hash, seeded, to_json, vocabulary_hash};
 use crate::model::baseline::{Bert4Rec, Gru4Rec};
+use crate::model::sasrec::SasRec;
 use crate::model::{ModelFileError, SequentialModel};
 use crate::train::replicas::Replica;
 use crate::train::{Cloze, CrossEntropy, Objective, TrainSettings};
@@ -23,6 +26,7 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Outcome>, PipelineError> {
         .map(|baseline| match baseline {
             Baseline::Gru4Rec => gru4rec(context),
             Baseline::Bert4Rec => bert4rec(context),
+            Baseline::SasRecPrior => sasrec_beside_prior(context),
         })
         .collect()
 }
@@ -35,10 +39,11 @@ pub(super) fn load(
     context: &Context<'_>,
     baseline: Baseline,
     dir: &Path,
-) -> Result<Box<dyn SequentialModel>, ModelFileError> {
+) -> Result<Box<dyn SequentialModel>, PipelineError> {
     Ok(match baseline {
         Baseline::Gru4Rec => Box::new(Gru4Rec::load(dir, &context.device)?),
         Baseline::Bert4Rec => Box::new(Bert4Rec::load(dir, &context.device)?),
+        Baseline::SasRecPrior => Box::new(SasRec::load(dir, &context.device)?.0),
     })
 }
 
@@ -78,6 +83,17 @@ fn bert4rec(context: &Context<'_>) -> Result<Outcome, PipelineError> {
         dir: context.work.baseline(Baseline::Bert4Rec),
     };
     job.run(context, make, Bert4Rec::save)
+}
+
+fn sasrec_beside_prior(context: &Context<'_>) -> Result<Outcome, PipelineError> {
+    Sasrec {
+        name: Baseline::SasRecPrior.folder(),
+        dir: context.work.baseline(Baseline::SasRecPrior),
+        seed: context.settings.seed,
+        titles: None,
+        beside_prior: true,
+    }
+    .train(context)
 }
 
 fn items(context: &Context<'_>) -> Result<usize, PipelineError> {
@@ -120,6 +136,7 @@ impl Job<'_> {
                 dir,
                 dataset: &dataset,
                 user_share: 1.0,
+                beside: None,
             };
             let objective = self.objective;
             let replicas: Vec<Replica<'_>> = (models.iter())

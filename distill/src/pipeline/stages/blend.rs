@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use slmrec_core::atomic;
+use slmrec_core::prior::PriorWeights;
+use slmrec_core::{Dataset, atomic};
 
 use super::super::stage::{Stage, io_error};
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::pretrain::{self, Sasrec, WITH_TITLES};
-use super::{Context, input_hash, titles, to_json};
-use crate::evaluate::weigh;
+use super::{Context, input_hash, prior, titles, to_json};
+use crate::evaluate::{ModelScorer, weigh};
 use crate::model::sasrec::SasRec;
 use crate::model::{Blend, LlmRecommender, Member, SequentialModel};
+use crate::prior::Mixture;
 
 const DESCRIPTION_FILE: &str = "blend.json";
 /// Between the seeds of the members, so that no member's stream is another one's.
@@ -25,6 +27,16 @@ const TITLES_SEED: u64 = 500;
 #[serde(deny_unknown_fields)]
 struct Description {
     members: Vec<MemberEntry>,
+    /// The transition prior as a member.
+    prior: Option<PriorEntry>,
+}
+
+/// The transition prior and how it stands beside the others.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PriorEntry {
+    sha256: String,
+    weights: PriorWeights,
 }
 
 /// A member, the decoder first where there is one.
@@ -60,6 +72,9 @@ pub fn run(context: &Context<'_>) -> Result<(Vec<Outcome>, Outcome), PipelineErr
         .collect();
     let dataset_dir = WorkDir::finished(context.work.dataset(), "prepare")?;
     inputs.insert("dataset".to_owned(), input_hash(&dataset_dir)?);
+    if section.prior {
+        inputs.insert("prior".to_owned(), prior_hash(context)?);
+    }
     let stage = Stage {
         name: "blend",
         dir: context.work.blend(),
@@ -78,7 +93,7 @@ pub fn run(context: &Context<'_>) -> Result<(Vec<Outcome>, Outcome), PipelineErr
         for (member, weight) in weighed.iter_mut().zip(&found.weights) {
             member.weight = *weight;
         }
-        let figures = serde_json::json!({
+        let mut figures = serde_json::json!({
             "validation_ndcg_10": found.ndcg_10,
             "validation_users": found.users,
             "members": weighed.iter().zip(&found.alone).map(|(member, alone)| serde_json::json!({
@@ -87,12 +102,73 @@ pub fn run(context: &Context<'_>) -> Result<(Vec<Outcome>, Outcome), PipelineErr
         });
         // A member without a weight would only cost time.
         weighed.retain(|member| member.weight > 0.0 || member.kind == Kind::Decoder);
-        let json = to_json(&Description { members: weighed })?.to_string();
+        let mut description = Description {
+            members: weighed,
+            prior: None,
+        };
+        if section.prior {
+            let mixture = mix_prior(context, &dataset, &description)?;
+            figures["prior"] = to_json(&mixture)?;
+            description.prior = Some(PriorEntry {
+                sha256: prior_hash(context)?,
+                weights: mixture.weights,
+            });
+        }
+        let json = to_json(&description)?.to_string();
         let path = dir.join(DESCRIPTION_FILE);
         atomic::write(&path, json.as_bytes()).map_err(|e| io_error(&path, e))?;
         Ok(figures)
     })?;
     Ok((trainings, blend))
+}
+
+/// What the prior is worth beside the other members.
+fn mix_prior(
+    context: &Context<'_>,
+    dataset: &Dataset,
+    description: &Description,
+) -> Result<Mixture, PipelineError> {
+    let members = (description.members.iter())
+        .map(|member| {
+            let model = load_member(context, member)?;
+            let weight = member.weight;
+            Ok(Member { model, weight })
+        })
+        .collect::<Result<_, PipelineError>>()?;
+    let blend = Blend::new(members)?;
+    let mut scorer = ModelScorer::new("the blend", &blend)?;
+    prior::mixture(context, dataset, &mut scorer, &prior::required(context)?)
+}
+
+fn prior_hash(context: &Context<'_>) -> Result<String, PipelineError> {
+    input_hash(&WorkDir::finished(context.work.prior(), "prior fit")?)
+}
+
+/// How the prior stands beside the members of the blend; `None` where it is no member, or of no use.
+///
+/// # Errors
+/// A stage that has not run, or another prior than the one that was weighed.
+pub(super) fn prior_weights(context: &Context<'_>) -> Result<Option<PriorWeights>, PipelineError> {
+    let (path, description) = describe(context)?;
+    let Some(entry) = description.prior else {
+        return Ok(None);
+    };
+    if entry.sha256 != prior_hash(context)? {
+        return Err(wrong(&path, "another transition prior".to_owned()));
+    }
+    Ok((entry.weights.alpha > 0.0).then_some(entry.weights))
+}
+
+fn describe(context: &Context<'_>) -> Result<(PathBuf, Description), PipelineError> {
+    let dir = WorkDir::finished(context.work.blend(), "blend")?;
+    let path = dir.join(DESCRIPTION_FILE);
+    let bytes = std::fs::read(&path).map_err(|e| io_error(&path, e))?;
+    let description: Description =
+        serde_json::from_slice(&bytes).map_err(|e| wrong(&path, e.to_string()))?;
+    if let Some(entry) = &description.prior {
+        entry.weights.check()?;
+    }
+    Ok((path, description))
 }
 
 /// Trains the SASRecs that only the blend has.
@@ -109,6 +185,7 @@ fn train_members(context: &Context<'_>) -> Result<Vec<Outcome>, PipelineError> {
             dir: work.blend_sasrec(number),
             seed: seed(number),
             titles: None,
+            beside_prior: false,
         };
         trainings.push(sasrec.train(context)?);
     }
@@ -129,6 +206,7 @@ fn train_members(context: &Context<'_>) -> Result<Vec<Outcome>, PipelineError> {
             dir: work.blend_sasrec_titles(number),
             seed: seed(number).wrapping_add(TITLES_SEED),
             titles: Some(&vectors),
+            beside_prior: false,
         };
         trainings.push(sasrec.train(context)?);
     }
@@ -180,16 +258,12 @@ fn load_member(
     })
 }
 
-/// The blend that the stage left.
+/// The models of the blend that the stage left, without its prior.
 ///
 /// # Errors
 /// A stage that has not run, or members that have changed since.
 pub(super) fn load(context: &Context<'_>) -> Result<Blend, PipelineError> {
-    let dir = WorkDir::finished(context.work.blend(), "blend")?;
-    let path = dir.join(DESCRIPTION_FILE);
-    let bytes = std::fs::read(&path).map_err(|e| io_error(&path, e))?;
-    let description: Description =
-        serde_json::from_slice(&bytes).map_err(|e| wrong(&path, e.to_string()))?;
+    let (path, description) = describe(context)?;
     let mut members = Vec::new();
     for member in &description.members {
         let found = input_hash(&context.work().root().join(&member.folder))?;

@@ -2,15 +2,19 @@
 
 use std::path::PathBuf;
 
-use super::super::settings::{Online, StudentStart};
+use slmrec_core::Dataset;
+use slmrec_core::prior::PriorWeights;
+
+use super::super::settings::{Online, PriorUse, StudentStart, TeacherChoice};
 use super::super::stage::{Stage, StageRecord};
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::cache::{States, Teacher, teacher_dir};
 use super::plan::{self, TrainingRun};
+use super::prior::{self, Beside};
 use super::student::student;
 use super::teach::{ModelRun, base_path, model_inputs, say_size};
-use super::{Context, input_hash, online, to_json};
-use crate::train::{CrossEntropy, Distillation, Objective};
+use super::{Context, blend, input_hash, online, to_json};
+use crate::train::{CrossEntropy, Distillation, Objective, Priors};
 
 /// Distils the teacher into the student.
 ///
@@ -26,6 +30,10 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
     stage.settings["teacher"] = to_json(&section.teacher)?;
     stage.settings["objective"] = to_json(&section.objective)?;
     stage.inputs.insert("teacher".to_owned(), teacher_hash);
+    let taught_by_prior = prior_of_teacher(context)?;
+    if taught_by_prior.is_some() {
+        insert_prior(context, &mut stage)?;
+    }
     stage.run(context.force, context.reporter, |dir| {
         online::forget(dir)?;
         let (dataset, _) = context.dataset()?;
@@ -41,6 +49,13 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
                     .transpose()
             })
             .collect::<Result<Vec<_>, _>>()?;
+        let priors = Priors {
+            student: prior_of_student(context, &dataset)?,
+            teacher: taught_by_prior,
+        };
+        let beside = (priors != Priors::default())
+            .then(|| Beside::new(context, &dataset, priors.student))
+            .transpose()?;
         let objectives = (students.iter().zip(&states))
             .map(|(student, states)| {
                 Distillation::new(
@@ -48,7 +63,8 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
                     student,
                     states.as_ref().map(States::as_dyn),
                     context.settings.seed,
-                )
+                )?
+                .beside(priors)
             })
             .collect::<Result<Vec<_>, _>>()?;
         let run = ModelRun {
@@ -58,6 +74,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
             dir,
             dataset: &dataset,
             user_share: section.user_share,
+            beside,
         };
         let objectives: Vec<&dyn Objective> = objectives.iter().map(|o| o as _).collect();
         run.fit_and_write(context, &students, &objectives)
@@ -85,6 +102,7 @@ pub fn run_ce_only(context: &Context<'_>) -> Result<Option<Outcome>, PipelineErr
         plan::announce(context, &dataset, TrainingRun::CeOnly)?;
         let students = context.on_each_device(student)?;
         say_size(context, "ce-only", &students[0]);
+        let weights = prior_of_student(context, &dataset)?;
         let run = ModelRun {
             role: "student without teacher",
             stage: &stage,
@@ -92,8 +110,11 @@ pub fn run_ce_only(context: &Context<'_>) -> Result<Option<Outcome>, PipelineErr
             dir,
             dataset: &dataset,
             user_share: section.user_share,
+            beside: (weights.is_some())
+                .then(|| Beside::new(context, &dataset, weights))
+                .transpose()?,
         };
-        let objective = CrossEntropy::default();
+        let objective = weights.map_or_else(CrossEntropy::default, CrossEntropy::beside_prior);
         run.fit_and_write(context, &students, &vec![&objective as _; students.len()])
     })?;
     Ok(Some(outcome))
@@ -106,7 +127,7 @@ pub(super) fn student_stage(
 ) -> Result<Stage, PipelineError> {
     let section = &context.settings.distill;
     section.check()?;
-    Ok(Stage {
+    let mut stage = Stage {
         name,
         dir,
         settings: serde_json::json!({
@@ -118,13 +139,45 @@ pub(super) fn student_stage(
             "intermediate_size": section.intermediate_size,
             "key_value_heads": section.key_value_heads,
             "user_share": section.user_share,
+            "prior": to_json(&section.prior)?,
             "train": to_json(&section.train)?,
             "model": to_json(&context.settings.model)?,
             "prompt": to_json(&context.settings.prompt_text())?,
             "seed": context.settings.seed,
         }),
         inputs: model_inputs(context, &base_path(context)?)?,
-    })
+    };
+    if section.prior == PriorUse::Inside {
+        insert_prior(context, &mut stage)?;
+    }
+    Ok(stage)
+}
+
+fn insert_prior(context: &Context<'_>, stage: &mut Stage) -> Result<(), PipelineError> {
+    let dir = WorkDir::finished(context.work.prior(), "prior fit")?;
+    stage.inputs.insert("prior".to_owned(), input_hash(&dir)?);
+    Ok(())
+}
+
+/// How the prior stands inside the student's scores.
+pub(super) fn prior_of_student(
+    context: &Context<'_>,
+    dataset: &Dataset,
+) -> Result<Option<PriorWeights>, PipelineError> {
+    match context.settings.distill.prior {
+        PriorUse::Outside => Ok(None),
+        PriorUse::Inside => prior::weights_to_learn_beside(context, dataset),
+    }
+}
+
+/// How the prior stands inside the teacher's scores.
+fn prior_of_teacher(context: &Context<'_>) -> Result<Option<PriorWeights>, PipelineError> {
+    let section = &context.settings.distill;
+    if section.teacher == TeacherChoice::Blend && section.objective.lambda_kd > 0.0 {
+        blend::prior_weights(context)
+    } else {
+        Ok(None)
+    }
 }
 
 /// Settings of the teacher that a later command has to share, from its record: the model's shape,

@@ -17,16 +17,19 @@ pub mod teach;
 mod titles;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use candle_core::Device;
+use slmrec_core::prior::{PriorWeights, TransitionPrior};
 use slmrec_core::{Dataset, Split};
 
 use super::settings::TeacherChoice;
 use super::stage::{STATE_DIR, StageRecord, hash_input};
 use super::{PipelineError, PipelineSettings, Reporter, WorkDir};
-use crate::evaluate::{Comparison, sample_users, validation_ndcg};
+use crate::evaluate::{Comparison, ModelScorer, sample_users, validation_ndcg, validation_ndcg_of};
 use crate::model::SequentialModel;
+use crate::prior::WithPrior;
 use crate::train::replicas::{Replica, connect};
 use crate::train::{FitReport, TrainSettings, Trainer, TrainingData, Validator, share_of_users};
 
@@ -183,6 +186,8 @@ struct NdcgValidator<'a> {
     dataset: &'a Dataset,
     /// Places of the users that are asked; `None` for all.
     users: Option<Vec<usize>>,
+    /// What is added to the model's scores.
+    prior: Option<(Arc<TransitionPrior>, PriorWeights)>,
 }
 
 impl Validator for NdcgValidator<'_> {
@@ -190,7 +195,13 @@ impl Validator for NdcgValidator<'_> {
         &mut self,
         model: &dyn SequentialModel,
     ) -> Result<f64, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(validation_ndcg(model, self.dataset, self.users.as_deref())?)
+        let users = self.users.as_deref();
+        let Some((prior, weights)) = &self.prior else {
+            return Ok(validation_ndcg(model, self.dataset, users)?);
+        };
+        let mut scorer = ModelScorer::new("model", model)?;
+        let mut both = WithPrior::new("model + prior", &mut scorer, prior, *weights);
+        Ok(validation_ndcg_of(&mut both, self.dataset, users)?)
     }
 }
 
@@ -204,6 +215,7 @@ struct Training<'a> {
     dataset: &'a Dataset,
     /// Share of the users whose sequences are learned from.
     user_share: f64,
+    beside: Option<prior::Beside>,
 }
 
 impl Training<'_> {
@@ -213,7 +225,10 @@ impl Training<'_> {
         replicas: &[Replica<'_>],
     ) -> Result<FitReport, PipelineError> {
         let max_history = replicas[0].model.max_history();
-        let data = training_data(self.dataset, self.user_share, max_history, self.settings)?;
+        let mut data = training_data(self.dataset, self.user_share, max_history, self.settings)?;
+        if let Some(beside) = &self.beside {
+            data = data.with_prior(beside.prior.clone());
+        }
         let devices: Vec<Device> = replicas.iter().map(Replica::device).collect();
         let exchange = connect(&devices)?;
         let state = self.dir.join(STATE_DIR);
@@ -229,6 +244,8 @@ impl Training<'_> {
         let mut validator = NdcgValidator {
             dataset: self.dataset,
             users,
+            prior: (self.beside.as_ref())
+                .and_then(|beside| Some((beside.prior.clone(), beside.weights?))),
         };
         let mut observer = context.reporter.training(self.label);
         let report = Trainer {

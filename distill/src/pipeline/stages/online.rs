@@ -6,13 +6,14 @@ use super::super::settings::{Online, OnlineStart, TeacherChoice};
 use super::super::stage::io_error;
 use super::super::work_dir::ONLINE_TEACHER;
 use super::super::{Outcome, PipelineError, WorkDir};
-use super::distill::student_stage;
+use super::distill::{prior_of_student, student_stage};
 use super::plan::{self, TrainingRun};
+use super::prior::Beside;
 use super::student::student;
 use super::teach::{ModelRun, base_hash, base_path, from_base, say_size};
 use super::{Context, input_hash, to_json};
 use crate::model::{LayerSelection, LlmRecommender};
-use crate::train::{Distillation, Objective, OnlineTeacher};
+use crate::train::{Distillation, Objective, OnlineTeacher, Priors};
 
 /// Trains both.
 pub(super) fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
@@ -50,11 +51,19 @@ pub(super) fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
         say_size(context, "teacher, online", &teachers[0]);
         say_size(context, "student", &students[0]);
         let joint = section.online == Online::Joint;
+        let priors = Priors {
+            student: prior_of_student(context, &dataset)?,
+            teacher: None,
+        };
+        let beside = (priors.student.is_some())
+            .then(|| Beside::new(context, &dataset, priors.student))
+            .transpose()?;
         let objectives = (students.iter().zip(&teachers))
             .map(|(student, teacher)| {
                 let teacher = OnlineTeacher::new(teacher, begins_as.clone(), joint)?;
                 let seed = context.settings.seed;
-                Distillation::online(section.objective.clone(), student, teacher, seed)
+                Distillation::online(section.objective.clone(), student, teacher, seed)?
+                    .beside(priors)
             })
             .collect::<Result<Vec<_>, _>>()?;
         let run = ModelRun {
@@ -64,6 +73,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
             dir,
             dataset: &dataset,
             user_share: section.user_share,
+            beside,
         };
         let objectives: Vec<&dyn Objective> = objectives.iter().map(|o| o as _).collect();
         let report = run.fit(context, &students, &objectives)?;

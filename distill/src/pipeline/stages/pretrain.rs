@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use slmrec_core::Dataset;
+
 use super::super::stage::Stage;
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::plan::{self, TrainingRun};
+use super::prior::{self, Beside};
 use super::titles::{self, TitleVectors};
 use super::{Context, Training, input_hash, to_json, vocabulary_hash};
 use crate::model::sasrec::{SasRec, SasRecConfig};
@@ -25,6 +28,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
         dir: context.work.sasrec(),
         seed: context.settings.seed,
         titles: None,
+        beside_prior: false,
     }
     .train(context)
 }
@@ -43,6 +47,7 @@ pub fn run_with_titles(context: &Context<'_>) -> Result<Option<[Outcome; 2]>, Pi
         dir: context.work.sasrec_titles(),
         seed: context.settings.seed,
         titles: Some(&vectors),
+        beside_prior: false,
     }
     .train(context)?;
     Ok(Some([encoded, trained]))
@@ -68,6 +73,8 @@ pub(super) struct Sasrec<'a> {
     pub(super) dir: PathBuf,
     pub(super) seed: u64,
     pub(super) titles: Option<&'a TitleVectors>,
+    /// Whether it is trained with the transition prior added to its scores.
+    pub(super) beside_prior: bool,
 }
 
 impl Sasrec<'_> {
@@ -77,6 +84,10 @@ impl Sasrec<'_> {
         let mut inputs = BTreeMap::from([("dataset".to_owned(), input_hash(&dataset_dir)?)]);
         if let Some(titles) = self.titles {
             inputs.insert("titles".to_owned(), titles.sha256.clone());
+        }
+        if self.beside_prior {
+            let prior = WorkDir::finished(context.work.prior(), "prior fit")?;
+            inputs.insert("prior".to_owned(), input_hash(&prior)?);
         }
         Ok(Stage {
             name: self.name,
@@ -100,6 +111,18 @@ impl Sasrec<'_> {
         })
     }
 
+    fn beside(
+        &self,
+        context: &Context<'_>,
+        dataset: &Dataset,
+    ) -> Result<Option<Beside>, PipelineError> {
+        if !self.beside_prior {
+            return Ok(None);
+        }
+        let weights = prior::weights_to_learn_beside(context, dataset)?;
+        Ok(Some(Beside::new(context, dataset, weights)?))
+    }
+
     /// Trains it, unless it is there.
     pub(super) fn train(&self, context: &Context<'_>) -> Result<Outcome, PipelineError> {
         let stage = self.stage(context)?;
@@ -116,6 +139,11 @@ impl Sasrec<'_> {
                 seed: self.seed,
                 ..context.settings.pretrain.train.clone()
             };
+            let beside = self.beside(context, &dataset)?;
+            let objective = match beside.as_ref().and_then(|beside| beside.weights) {
+                Some(weights) => CrossEntropy::beside_prior(weights),
+                None => CrossEntropy::default(),
+            };
             let training = Training {
                 label: self.name,
                 settings: &train,
@@ -123,8 +151,8 @@ impl Sasrec<'_> {
                 dir,
                 dataset: &dataset,
                 user_share: 1.0,
+                beside,
             };
-            let objective = CrossEntropy::default();
             let replica = |model| Replica {
                 model,
                 objective: &objective,

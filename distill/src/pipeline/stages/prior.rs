@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
-use slmrec_core::prior::{PriorSettings, TransitionPrior};
+use slmrec_core::prior::{PriorSettings, PriorWeights, TransitionPrior};
 use slmrec_core::{Dataset, Split, atomic};
 
 use super::super::stage::{Stage, io_error};
@@ -14,7 +15,7 @@ use super::{Context, input_hash, to_json};
 use crate::evaluate::{Scorer, sample_users};
 use crate::prior::counting::{count, sequences_before_test, training_sequences};
 use crate::prior::tuning::TuneError;
-use crate::prior::{Mixture, mix, tune};
+use crate::prior::{Mixture, likeliest, mix, tune};
 
 /// How the counts are read.
 const DESCRIPTION_FILE: &str = "prior.json";
@@ -90,6 +91,7 @@ fn fit(
     figures["validation_ndcg_10"] = tuned.ndcg_10.into();
     figures["validation_users"] = tuned.users.into();
     figures["settings_compared"] = tuned.compared.into();
+    figures["targets"] = tuned.targets.into();
     Ok((tuned.prior, figures))
 }
 
@@ -112,9 +114,13 @@ pub(super) fn validation_users(context: &Context<'_>, dataset: &Dataset) -> Opti
 /// # Errors
 /// Files that are not what the stage wrote.
 pub(super) fn read(context: &Context<'_>) -> Result<Option<TransitionPrior>, PipelineError> {
-    let Ok(dir) = WorkDir::finished(context.work.prior(), "prior fit") else {
-        return Ok(None);
-    };
+    match WorkDir::finished(context.work.prior(), "prior fit") {
+        Ok(dir) => read_from(&dir).map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
+fn read_from(dir: &Path) -> Result<TransitionPrior, PipelineError> {
     let path = dir.join(DESCRIPTION_FILE);
     let wrong = |path: &Path, found: String| PipelineError::Content {
         path: path.to_owned(),
@@ -128,8 +134,68 @@ pub(super) fn read(context: &Context<'_>) -> Result<Option<TransitionPrior>, Pip
     let path = dir.join(COUNTS_FILE);
     let bytes = std::fs::read(&path).map_err(|e| io_error(&path, e))?;
     TransitionPrior::from_bytes(&bytes, description.settings, description.items)
-        .map(Some)
         .map_err(|e| wrong(&path, e.to_string()))
+}
+
+/// The prior beside a model that is being trained.
+#[derive(Clone)]
+pub(super) struct Beside {
+    /// Counts of the training sequences as they are: every user's own pairs are taken out again.
+    pub(super) prior: Arc<TransitionPrior>,
+    /// How it stands beside the model, which is then validated with it; `None` where only the teacher
+    /// has it.
+    pub(super) weights: Option<PriorWeights>,
+}
+
+impl Beside {
+    /// The counts with the settings that `prior fit` left.
+    ///
+    /// # Errors
+    /// No prior.
+    pub(super) fn new(
+        context: &Context<'_>,
+        dataset: &Dataset,
+        weights: Option<PriorWeights>,
+    ) -> Result<Self, PipelineError> {
+        let settings = *required(context)?.settings();
+        let most = context.settings.prior.neighbours;
+        let sequences = training_sequences(dataset);
+        let prior = count(&sequences, dataset.num_items(), settings, most)?;
+        Ok(Self {
+            prior: Arc::new(prior),
+            weights,
+        })
+    }
+}
+
+/// The prior of the stage.
+///
+/// # Errors
+/// A stage that has not run, or files that are not what it wrote.
+pub(super) fn required(context: &Context<'_>) -> Result<TransitionPrior, PipelineError> {
+    read_from(&WorkDir::finished(context.work.prior(), "prior fit")?)
+}
+
+/// Weights for models that are trained beside the prior: those under which the counts alone make the
+/// validation targets likeliest. `None`, and said, where they say nothing.
+pub(super) fn weights_to_learn_beside(
+    context: &Context<'_>,
+    dataset: &Dataset,
+) -> Result<Option<PriorWeights>, PipelineError> {
+    let prior = required(context)?;
+    let users = validation_users(context, dataset);
+    let (weights, loss) = likeliest(dataset, &prior, users.as_deref())?;
+    let PriorWeights { alpha, beta } = weights;
+    context.reporter.say(&format!(
+        "the prior inside the scores: alpha {alpha}, beta {beta}, cross-entropy {loss:.4} by the counts alone"
+    ));
+    if alpha == 0.0 {
+        let text =
+            "the counts say nothing about the validation targets: training goes on without them";
+        context.reporter.say(text);
+        return Ok(None);
+    }
+    Ok(Some(weights))
 }
 
 /// The same counts, with the validation items counted too: what a refresh on the day of the test

@@ -10,6 +10,7 @@ use super::super::settings::{ItemSource, LayerChoice};
 use super::super::stage::{Stage, hash_input, io_error};
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::plan::{self, TrainingRun};
+use super::prior::Beside;
 use super::{Context, Training, input_hash, seeded, to_json, vocabulary_hash};
 use crate::fetch;
 use crate::model::sasrec::SasRec;
@@ -51,6 +52,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
             dir,
             dataset: &dataset,
             user_share: 1.0,
+            beside: None,
         };
         let objective = CrossEntropy::default();
         run.fit_and_write(context, &models, &vec![&objective as _; models.len()])
@@ -172,6 +174,7 @@ pub(super) struct ModelRun<'a> {
     pub(super) dataset: &'a Dataset,
     /// Share of the users whose sequences are learned from.
     pub(super) user_share: f64,
+    pub(super) beside: Option<Beside>,
 }
 
 impl ModelRun<'_> {
@@ -202,6 +205,7 @@ impl ModelRun<'_> {
             dir: self.dir,
             dataset: self.dataset,
             user_share: self.user_share,
+            beside: self.beside.clone(),
         };
         let replicas: Vec<Replica<'_>> = (models.iter().zip(objectives))
             .map(|(model, &objective)| Replica { model, objective })

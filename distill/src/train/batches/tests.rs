@@ -47,6 +47,76 @@ fn only_the_newest_windows_where_so_many_are_asked_for() {
     assert_eq!(kept(1), [(0, 6), (1, 0), (4, 0), (5, 0)]);
 }
 
+/// Row by row what the other users' pairs say, in the order of the targets.
+#[test]
+fn a_batch_says_what_the_prior_predicts_at_each_target() {
+    use crate::prior::{CountedSequence, count, sums_without};
+    let sequences = vec![
+        sequence(1..12),
+        sequence(5..9),
+        sequence(3..7),
+        sequence(5..9),
+    ];
+    let counted: Vec<_> = (sequences.iter())
+        .map(|items| CountedSequence { items, new_from: 0 })
+        .collect();
+    let settings = slmrec_core::prior::PriorSettings::WINDOW_5;
+    let prior = Arc::new(count(&counted, 60, settings, 99).expect("counts"));
+    for targets in [Targets::All, Targets::Last] {
+        let data = TrainingData::from_sequences(sequences.clone(), 60, 4, targets).expect("data");
+        let data = data.with_prior(prior.clone());
+        let all: Vec<usize> = (0..data.len()).rev().collect();
+        let batch = data.batch(&all, &Device::Cpu).expect("batch");
+        let sums = batch.prior.as_ref().expect("sums");
+        assert_eq!(sums.num_rows(), batch.targets.len());
+        // Two users share a history; each has its own row, without its own pairs only.
+        let mut found: Vec<Vec<(u32, f32)>> = (0..sums.num_rows())
+            .map(|row| sums.within(row, 1..61).collect())
+            .collect();
+        let mut expected = Vec::new();
+        for window in &all {
+            let Window { user, start, len } = data.window(*window);
+            let first = if targets == Targets::All { 1 } else { len - 1 };
+            let places = start + first..start + len;
+            expected.extend(sums_without(&prior, &sequences[user], places));
+        }
+        assert!(expected.iter().any(|row| !row.is_empty()));
+        let key = |row: &Vec<(u32, f32)>| format!("{row:?}");
+        found.sort_by_key(key);
+        expected.sort_by_key(key);
+        assert_eq!(found, expected);
+    }
+}
+
+/// All items before a target, those before its window included, but for the target itself.
+#[test]
+fn seen_items_are_masked() {
+    let items = [5, 1, 3, 1, 2].map(ItemIndex).to_vec();
+    for (targets, expected) in [
+        (Targets::All, vec![vec![1, 3, 5], vec![3, 5]]),
+        (Targets::Last, vec![vec![1, 3, 5]]),
+    ] {
+        let data = TrainingData::from_sequences(vec![items.clone()], 9, 2, targets).expect("data");
+        let settings = TrainSettings {
+            mask_seen: true,
+            newest_windows: 1,
+            ..TrainSettings::default()
+        };
+        let data = data.with_settings(&settings).expect("data");
+        let batch = data.batch(&[0], &Device::Cpu).expect("batch");
+        let seen = batch.seen.as_ref().expect("masks");
+        let found: Vec<Vec<u32>> = (0..seen.num_rows())
+            .map(|row| seen.within(row, 0..99).map(|(item, _)| item).collect())
+            .collect();
+        let mut expected = expected;
+        if targets == Targets::All {
+            expected.reverse();
+        }
+        assert_eq!(found, expected);
+        assert_eq!(seen.get(0, 5), MASKED);
+    }
+}
+
 #[test]
 fn the_last_mode_has_the_newest_item_of_each_user() {
     let data = data(Targets::Last);

@@ -12,13 +12,15 @@ use candle_nn::ops::softmax_last_dim;
 
 use super::known::Known;
 use super::linear_cross_entropy::{self, CandidateGradients, Matrix, Targets};
+use super::offsets::Offsets;
 use crate::model::ops::fused;
 
 /// Most logits of one block: 16 MiB in f32.
 pub(super) const BLOCK_LOGITS: usize = 1 << 22;
 
 /// Mean cross-entropy of `targets` under the softmax of `user_vectors . item_embeddings` over items
-/// `1..=N`. User vectors `[R, D]`, item embeddings `[N + 1, D]`, R targets; the result is a scalar.
+/// `1..=N`, with the `offsets` `[R, N]` added to the scores. User vectors `[R, D]`, item embeddings
+/// `[N + 1, D]`, R targets; the result is a scalar.
 ///
 /// # Errors
 /// A target outside `1..=N`, or shapes that do not fit.
@@ -26,12 +28,14 @@ pub fn cross_entropy(
     user_vectors: &Tensor,
     item_embeddings: &Tensor,
     targets: &[u32],
+    offsets: Option<&Offsets>,
 ) -> Result<Tensor> {
     check_targets(user_vectors, item_embeddings, targets)?;
+    check_offsets(user_vectors, offsets)?;
     if fused(user_vectors) && fused(item_embeddings) {
-        return fused_cross_entropy(user_vectors, item_embeddings, targets);
+        return fused_cross_entropy(user_vectors, item_embeddings, targets, offsets);
     }
-    cross_entropy_slow(user_vectors, item_embeddings, targets)
+    cross_entropy_slow(user_vectors, item_embeddings, targets, offsets)
 }
 
 /// The same in tensor operations, for every device and type.
@@ -42,10 +46,12 @@ pub fn cross_entropy_slow(
     user_vectors: &Tensor,
     item_embeddings: &Tensor,
     targets: &[u32],
+    offsets: Option<&Offsets>,
 ) -> Result<Tensor> {
     check_targets(user_vectors, item_embeddings, targets)?;
+    check_offsets(user_vectors, offsets)?;
     let mut scores = Catalog::new(user_vectors, item_embeddings, BLOCK_LOGITS)?;
-    scores.cross_entropy(targets)?;
+    scores.cross_entropy(targets, offsets)?;
     scores.finish()
 }
 
@@ -53,6 +59,7 @@ fn fused_cross_entropy(
     user_vectors: &Tensor,
     item_embeddings: &Tensor,
     targets: &[u32],
+    offsets: Option<&Offsets>,
 ) -> Result<Tensor> {
     let (rows, width) = user_vectors.dims2()?;
     let (table_rows, _) = item_embeddings.dims2()?;
@@ -71,6 +78,7 @@ fn fused_cross_entropy(
             Matrix::new(in_memory(&user_storage)?, user_layout, 0, rows)?,
             Matrix::new(in_memory(&storage)?, layout, 1, table_rows - 1)?,
             &Targets::Among(&numbers),
+            offsets,
             gradients,
         )?
     };
@@ -90,6 +98,17 @@ pub(super) fn in_memory(storage: &Storage) -> Result<&CpuStorage> {
     match storage {
         Storage::Cpu(storage) => Ok(storage),
         _ => candle_core::bail!("a fused loss got a tensor that is not in CPU memory"),
+    }
+}
+
+/// One row of offsets for each row.
+pub(super) fn check_offsets(user_vectors: &Tensor, offsets: Option<&Offsets>) -> Result<()> {
+    let rows = user_vectors.dims2()?.0;
+    match offsets.map(Offsets::num_rows) {
+        Some(found) if found != rows => {
+            candle_core::bail!("{found} rows of offsets for {rows} rows")
+        }
+        _ => Ok(()),
     }
 }
 
@@ -122,7 +141,7 @@ pub(super) fn check_targets(
 /// Mean Kullback-Leibler divergence `T^2 KL(softmax(teacher / T) || softmax(student / T))` over items
 /// `1..=N`. The factor `T^2` keeps the size of the gradient independent of the temperature T.
 /// The teacher gets no gradient. User vectors `[R, D]` and item embeddings `[N + 1, D]`; the two D
-/// may differ.
+/// may differ. `offsets` are added to the scores of student and teacher before they are divided by T.
 ///
 /// # Errors
 /// Shapes that do not fit.
@@ -130,9 +149,12 @@ pub fn divergence(
     student: (&Tensor, &Tensor),
     teacher: (&Tensor, &Tensor),
     temperature: f64,
+    offsets: (Option<&Offsets>, Option<&Offsets>),
 ) -> Result<Tensor> {
+    check_offsets(student.0, offsets.0)?;
+    check_offsets(teacher.0, offsets.1)?;
     let mut scores = Catalog::new(student.0, student.1, BLOCK_LOGITS)?;
-    scores.divergence(teacher, temperature)?;
+    scores.divergence(teacher, temperature, offsets)?;
     scores.finish()
 }
 
@@ -190,14 +212,14 @@ impl<'a> Catalog<'a> {
             .map(move |start| (start, block.min(rows - start)))
     }
 
-    fn cross_entropy(&mut self, targets: &[u32]) -> Result<()> {
+    fn cross_entropy(&mut self, targets: &[u32], offsets: Option<&Offsets>) -> Result<()> {
         let targets: Vec<u32> = targets.iter().map(|target| target - 1).collect();
         let targets = Tensor::new(targets.as_slice(), self.users.device())?;
         let scale = 1.0 / self.rows() as f64;
         for (start, len) in self.blocks() {
             let users = self.users.narrow(0, start, len)?;
             let targets = targets.narrow(0, start, len)?;
-            let logits = users.matmul(&self.items.t()?)?;
+            let logits = self.with_offsets(users.matmul(&self.items.t()?)?, offsets, start)?;
             let (probabilities, log_sum) = softmax(&logits)?;
             let hit = logits.gather(&targets.unsqueeze(1)?, 1)?;
             self.loss += sum(&(log_sum - hit)?)? * scale;
@@ -214,7 +236,27 @@ impl<'a> Catalog<'a> {
         Ok(())
     }
 
-    fn divergence(&mut self, teacher: (&Tensor, &Tensor), temperature: f64) -> Result<()> {
+    /// Scores of a block of rows that begins at `start`, with its offsets.
+    fn with_offsets(
+        &self,
+        scores: Tensor,
+        offsets: Option<&Offsets>,
+        start: usize,
+    ) -> Result<Tensor> {
+        let Some(offsets) = offsets else {
+            return Ok(scores);
+        };
+        let (len, num_items) = scores.dims2()?;
+        let rows = start..start + len;
+        scores + offsets.dense(rows, num_items, self.users.dtype(), self.users.device())?
+    }
+
+    fn divergence(
+        &mut self,
+        teacher: (&Tensor, &Tensor),
+        temperature: f64,
+        offsets: (Option<&Offsets>, Option<&Offsets>),
+    ) -> Result<()> {
         let num_items = self.items.dim(0)?;
         let teacher_users = teacher.0.detach().contiguous()?;
         let teacher_items = teacher.1.detach().narrow(0, 1, num_items)?;
@@ -222,9 +264,11 @@ impl<'a> Catalog<'a> {
         let gradient_scale = temperature / self.rows() as f64;
         for (start, len) in self.blocks() {
             let users = self.users.narrow(0, start, len)?;
-            let logits = (users.matmul(&self.items.t()?)? / temperature)?;
+            let logits = self.with_offsets(users.matmul(&self.items.t()?)?, offsets.0, start)?;
+            let logits = (logits / temperature)?;
             let wanted = teacher_users.narrow(0, start, len)?;
-            let wanted = (wanted.matmul(&teacher_items.t()?)? / temperature)?;
+            let wanted = wanted.matmul(&teacher_items.t()?)?;
+            let wanted = (self.with_offsets(wanted, offsets.1, start)? / temperature)?;
             let (probabilities, log_sum) = softmax(&logits)?;
             let (wanted_probabilities, wanted_log_sum) = softmax(&wanted)?;
             let difference =
@@ -312,17 +356,19 @@ mod tests {
         let users = Var::from_tensor(&matrix(7, 5, 1)).expect("users");
         let items = Var::from_tensor(&matrix(12, 5, 2)).expect("items");
         let teacher = (matrix(7, 3, 3), matrix(12, 3, 4));
+        let rows = (0..7).map(|row| vec![(1 + row, 0.5), (9, -1.0 - row as f32)]);
+        let offsets = Offsets::from_rows(rows);
         let run = |block_logits| {
             let mut scores =
                 Catalog::new(users.as_tensor(), items.as_tensor(), block_logits).expect("catalog");
             scores
-                .cross_entropy(&[1, 11, 3, 3, 2, 5, 7])
+                .cross_entropy(&[1, 11, 3, 3, 2, 5, 7], Some(&offsets))
                 .expect("cross-entropy");
             let first = scores.finish().expect("loss");
             let mut scores =
                 Catalog::new(users.as_tensor(), items.as_tensor(), block_logits).expect("catalog");
             scores
-                .divergence((&teacher.0, &teacher.1), 2.0)
+                .divergence((&teacher.0, &teacher.1), 2.0, (Some(&offsets), None))
                 .expect("divergence");
             let loss = (first + scores.finish().expect("loss")).expect("sum");
             let gradients = loss.backward().expect("backward");
@@ -342,7 +388,7 @@ mod tests {
     fn padding_is_no_candidate_and_gets_no_gradient() {
         let users = matrix(3, 4, 5);
         let items = Var::from_tensor(&matrix(6, 4, 6)).expect("items");
-        let loss = cross_entropy(&users, items.as_tensor(), &[1, 2, 5]).expect("loss");
+        let loss = cross_entropy(&users, items.as_tensor(), &[1, 2, 5], None).expect("loss");
         let gradients = loss.backward().expect("backward");
         let gradient = gradients.get(&items).expect("gradient");
         assert_eq!(
@@ -350,7 +396,7 @@ mod tests {
             vec![0.0; 4]
         );
         for target in [0, 6] {
-            assert!(cross_entropy(&users, items.as_tensor(), &[1, 2, target]).is_err());
+            assert!(cross_entropy(&users, items.as_tensor(), &[1, 2, target], None).is_err());
         }
     }
 
@@ -360,7 +406,7 @@ mod tests {
         let users = Tensor::new(&[[200f32, 0.0]], &Device::Cpu).expect("users");
         let items =
             Tensor::new(&[[0f32, 0.0], [1.0, 0.0], [-1.0, 0.0]], &Device::Cpu).expect("items");
-        let loss = cross_entropy(&users, &items, &[2]).expect("loss");
+        let loss = cross_entropy(&users, &items, &[2], None).expect("loss");
         assert_eq!(loss.to_scalar::<f32>().expect("scalar"), 400.0);
     }
 }

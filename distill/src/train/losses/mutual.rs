@@ -2,7 +2,8 @@
 
 use candle_core::{D, Result, Tensor};
 
-use super::catalog::{BLOCK_LOGITS, carry, softmax};
+use super::catalog::{BLOCK_LOGITS, carry, check_offsets, softmax};
+use super::offsets::Offsets;
 
 /// A zero whose backward pass hands the teacher's user vectors and item embeddings the gradient of
 /// `T^2 KL(softmax(teacher / T) || softmax(student / T))`; [`super::catalog::divergence`], which has
@@ -14,7 +15,10 @@ pub fn teacher_gradient(
     student: (&Tensor, &Tensor),
     teacher: (&Tensor, &Tensor),
     temperature: f64,
+    offsets: (Option<&Offsets>, Option<&Offsets>),
 ) -> Result<Tensor> {
+    check_offsets(student.0, offsets.0)?;
+    check_offsets(teacher.0, offsets.1)?;
     let (rows, _) = student.0.dims2()?;
     let num_items = student.1.dims2()?.0.saturating_sub(1);
     if rows == 0 || num_items == 0 {
@@ -31,9 +35,19 @@ pub fn teacher_gradient(
     for start in (0..rows).step_by(block) {
         let len = block.min(rows - start);
         let told = teacher_users.narrow(0, start, len)?;
-        let scores = |users: &Tensor, items: &Tensor| users.matmul(&items.t()?)? / temperature;
-        let wanted = scores(&told, &teacher_items)?;
-        let found = scores(&users.narrow(0, start, len)?, &items)?;
+        let scores = |users: &Tensor, items: &Tensor, added: Option<&Offsets>| {
+            let scores = users.matmul(&items.t()?)?;
+            let scores = match added {
+                Some(added) => {
+                    let (dtype, device) = (scores.dtype(), scores.device());
+                    (&scores + added.dense(start..start + len, num_items, dtype, device)?)?
+                }
+                None => scores,
+            };
+            scores / temperature
+        };
+        let wanted = scores(&told, &teacher_items, offsets.1)?;
+        let found = scores(&users.narrow(0, start, len)?, &items, offsets.0)?;
         let (wanted_probabilities, wanted_sum) = softmax(&wanted)?;
         let (_, found_sum) = softmax(&found)?;
         let difference = (wanted.broadcast_sub(&wanted_sum)? - found.broadcast_sub(&found_sum)?)?;

@@ -14,6 +14,7 @@ use super::catalog;
 use super::known::Known;
 use super::linear_cross_entropy::{self, CandidateGradients, Matrix, Targets};
 use super::negatives::Negatives;
+use super::offsets::Offsets;
 use crate::model::{ItemTable, MaskRng, ops};
 use crate::train::TrainingBatch;
 
@@ -38,7 +39,7 @@ impl Candidates {
     }
 
     /// Mean cross-entropy of `targets` among the candidates. User vectors `[R, D]`, item embeddings
-    /// `[N + 1, D]`, R targets; the result is a scalar. Of embeddings that are trained only those
+    /// `[N + 1, D]`, R targets, `offsets` `[R, N]` beside the scores; the result is a scalar. Of embeddings that are trained only those
     /// that took part get a gradient where items were drawn, through the step's lookups if it has
     /// some.
     ///
@@ -49,10 +50,12 @@ impl Candidates {
         user_vectors: &Tensor,
         items: ItemTable<'_>,
         targets: &[u32],
+        offsets: Option<&Offsets>,
     ) -> Result<Tensor> {
         match self {
-            Self::All => catalog::cross_entropy(user_vectors, &items.all()?, targets),
+            Self::All => catalog::cross_entropy(user_vectors, &items.all()?, targets, offsets),
             Self::Drawn(negatives) => {
+                let targets = (targets, offsets);
                 sampled_cross_entropy(user_vectors, items, targets, negatives)
             }
         }
@@ -62,24 +65,25 @@ impl Candidates {
 fn sampled_cross_entropy(
     user_vectors: &Tensor,
     items: ItemTable<'_>,
-    targets: &[u32],
+    (targets, offsets): (&[u32], Option<&Offsets>),
     negatives: &Negatives,
 ) -> Result<Tensor> {
     catalog::check_targets(user_vectors, items.weight, targets)?;
+    catalog::check_offsets(user_vectors, offsets)?;
     // One lookup, so that the backward pass touches the table once.
     let rows = [&negatives.items[..], targets].concat();
     let drawn = items.rows(&rows)?; // [K + R, D]
     if ops::fused(user_vectors) && ops::fused(&drawn) {
-        fused(user_vectors, &drawn, targets, negatives)
+        fused(user_vectors, &drawn, (targets, offsets), negatives)
     } else {
-        slow(user_vectors, &drawn, targets, negatives)
+        slow(user_vectors, &drawn, (targets, offsets), negatives)
     }
 }
 
 fn fused(
     user_vectors: &Tensor,
     drawn: &Tensor,
-    targets: &[u32],
+    (targets, offsets): (&[u32], Option<&Offsets>),
     negatives: &Negatives,
 ) -> Result<Tensor> {
     let (rows, width) = user_vectors.dims2()?;
@@ -110,6 +114,7 @@ fn fused(
             Matrix::new(user_storage, user_layout, 0, rows)?,
             Matrix::new(storage, layout, 0, count)?,
             &targets,
+            offsets,
             gradients,
         )?
     };
@@ -129,27 +134,34 @@ fn fused(
 fn slow(
     user_vectors: &Tensor,
     drawn: &Tensor,
-    targets: &[u32],
+    (targets, offsets): (&[u32], Option<&Offsets>),
     negatives: &Negatives,
 ) -> Result<Tensor> {
     let (rows, _) = user_vectors.dims2()?;
     let count = negatives.items.len();
-    let corrections: Vec<f32> = (targets.iter())
-        .flat_map(|target| {
+    let added = |row, item| offsets.map_or(0.0, |offsets| offsets.get(row, item));
+    let corrections: Vec<f32> = (targets.iter().enumerate())
+        .flat_map(|(row, target)| {
             let pairs = negatives.items.iter().zip(&negatives.corrections);
             pairs.map(move |(item, correction)| {
                 if item == target {
                     f32::NEG_INFINITY
                 } else {
-                    *correction
+                    *correction + added(row, *item)
                 }
             })
         })
         .collect();
+    let own_offsets: Vec<f32> = (targets.iter().enumerate())
+        .map(|(row, target)| added(row, *target))
+        .collect();
+    let own_offsets = Tensor::from_vec(own_offsets, (rows, 1), user_vectors.device())?
+        .to_dtype(user_vectors.dtype())?;
     let corrections = Tensor::from_vec(corrections, (rows, count), user_vectors.device())?
         .to_dtype(user_vectors.dtype())?;
     let scores = user_vectors.matmul(&drawn.narrow(0, 0, count)?.t()?)?;
     let own = (user_vectors * drawn.narrow(0, count, rows)?)?.sum_keepdim(D::Minus1)?;
+    let own = (own + own_offsets)?;
     let logits = Tensor::cat(&[&own, &(scores + corrections)?], 1)?; // [R, 1 + K]
     log_softmax(&logits, D::Minus1)?
         .narrow(1, 0, 1)?

@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use super::catalog;
 use super::negatives::{NegativeSampler, Negatives};
+use super::offsets::Offsets;
 use super::sampled::Candidates;
 use crate::model::MaskRng;
 use crate::model::parameters::normal;
@@ -53,6 +54,14 @@ fn targets(rows: usize, items: usize) -> Vec<u32> {
     (0..rows).map(|row| (row * 37 % items) as u32 + 1).collect()
 }
 
+/// Additions to some scores of each row, its target's among them at times.
+fn offsets(rows: usize, items: usize) -> Offsets {
+    Offsets::from_rows((0..rows).map(|row| {
+        let some = (1..=items as u32).filter(|item| (*item as usize * 5 + row) % 7 < 2);
+        some.map(|item| (item, (item % 3) as f32 - 0.5)).collect()
+    }))
+}
+
 /// The loss and both gradients under their names.
 fn named(figures: [Tensor; 3]) -> Vec<(String, Tensor)> {
     let names = ["loss", "users", "items"].map(str::to_owned);
@@ -85,16 +94,23 @@ fn the_loss_is_the_same_everywhere() {
             let users = var(rows, width, 1, device);
             let table = table(items, width, device);
             let targets = targets(rows, items);
-            let found = run(&users, &table, |users, items| {
-                catalog::cross_entropy(users, items, &targets).expect("loss")
+            let added = offsets(rows, items);
+            let with = run(&users, &table, |users, items| {
+                catalog::cross_entropy(users, items, &targets, Some(&added)).expect("loss")
             });
+            let found = run(&users, &table, |users, items| {
+                catalog::cross_entropy(users, items, &targets, None).expect("loss")
+            });
+            assert!(items == 1 || values(&with[0]) != values(&found[0]));
             // A frozen table gives the users the same gradient.
             let frozen = table.as_detached_tensor();
-            let loss = catalog::cross_entropy(users.as_tensor(), &frozen, &targets);
+            let loss = catalog::cross_entropy(users.as_tensor(), &frozen, &targets, None);
             let gradients = loss.and_then(|loss| loss.backward()).expect("backward");
             assert_close(&what, gradients.get(&users).expect("users"), &found[1]);
             assert!(gradients.get(&frozen).is_none());
-            named(found)
+            let with = named(with).into_iter();
+            let with = with.map(|(name, value)| (format!("{name} with offsets"), value));
+            named(found).into_iter().chain(with).collect()
         });
     }
 }
@@ -104,7 +120,7 @@ fn a_weight_on_the_loss_scales_its_gradients() {
     let users = Var::from_tensor(&matrix(4, 3, 1)).expect("users");
     let items = Var::from_tensor(&matrix(6, 3, 2)).expect("items");
     let loss = |users: &Tensor, items: &Tensor| {
-        catalog::cross_entropy(users, items, &[1, 5, 2, 2]).expect("loss")
+        catalog::cross_entropy(users, items, &[1, 5, 2, 2], None).expect("loss")
     };
     let plain = run(&users, &items, loss);
     let half = run(&users, &items, |users, items| {
@@ -126,18 +142,20 @@ fn shapes_that_do_not_fit_and_nan_are_not_hidden() {
         for candidates in [Candidates::All, drawn] {
             assert!(
                 candidates
-                    .cross_entropy(users, items.into(), targets)
+                    .cross_entropy(users, items.into(), targets, None)
                     .is_err()
             );
         }
     };
+    let two_rows = offsets(2, 5);
+    assert!(catalog::cross_entropy(&users, &matrix(6, 4, 2), &[1, 2, 3], Some(&two_rows)).is_err());
     refused(&users, &matrix(6, 5, 2), &[1, 2, 3]);
     refused(&users, &matrix(6, 4, 2), &[1, 2]);
     refused(&users, &matrix(6, 4, 2), &[1, 2, 6]);
     refused(&users, &matrix(6, 4, 2), &[1, 2, 0]);
     refused(&users, &matrix(1, 4, 2), &[1, 1, 1]);
     let nan = Tensor::new(&[[f32::NAN, 0.0]], &Device::Cpu).expect("users");
-    let loss = catalog::cross_entropy(&nan, &matrix(40, 2, 2), &[3]).expect("loss");
+    let loss = catalog::cross_entropy(&nan, &matrix(40, 2, 2), &[3], None).expect("loss");
     assert!(loss.to_scalar::<f32>().expect("scalar").is_nan());
 }
 
@@ -158,9 +176,9 @@ fn the_sampled_loss_is_the_same_everywhere() {
         assert_same_everywhere(&format!("{rows} rows"), TOLERANCE, |device| {
             let users = var(rows, width, 1, device);
             let found = run(&users, &table(items, width, device), |users, table| {
-                let targets = targets(rows, items);
+                let (targets, added) = (targets(rows, items), offsets(rows, items));
                 drawn
-                    .cross_entropy(users, table.into(), &targets)
+                    .cross_entropy(users, table.into(), &targets, Some(&added))
                     .expect("loss")
             });
             named(found)
@@ -177,7 +195,7 @@ fn a_catalog_of_one_item_teaches_nothing() {
         &table(1, 1, &Device::Cpu),
         |users, items| {
             drawn
-                .cross_entropy(users, items.into(), &[1])
+                .cross_entropy(users, items.into(), &[1], None)
                 .expect("loss")
         },
     );
@@ -193,9 +211,10 @@ fn gradients_agree_with_finite_differences() {
     let drawn = Candidates::Drawn(negatives(items, 5, 0.5, 3));
     for candidates in [Candidates::All, drawn] {
         let targets = [1, 6, 3, 1];
+        let added = offsets(rows, items);
         let loss = |users: &Tensor, items: &Tensor| {
             candidates
-                .cross_entropy(users, items.into(), &targets)
+                .cross_entropy(users, items.into(), &targets, Some(&added))
                 .expect("loss")
         };
         let inputs = [matrix(rows, width, 8), matrix(items + 1, width, 9)];
@@ -232,7 +251,7 @@ fn distance_from_full(draws: usize, steps: u64, exponent: f64) -> f64 {
     let gradients = |candidates: &Candidates| {
         let [_, users, table] = run(&users, &table, |users, items| {
             candidates
-                .cross_entropy(users, items.into(), &targets)
+                .cross_entropy(users, items.into(), &targets, None)
                 .expect("loss")
         });
         [values(&users), values(&table)].concat()
@@ -280,7 +299,7 @@ fn the_sampled_loss_agrees_with_pytorch() {
     });
     let var = |name: &str| Var::from_tensor(&golden[name]).expect("var");
     let found = run(&var("users"), &var("items"), |users, items| {
-        let loss = candidates.cross_entropy(users, items.into(), &ids("targets"));
+        let loss = candidates.cross_entropy(users, items.into(), &ids("targets"), None);
         loss.expect("loss")
     });
     let expected = ["loss", "gradient.users", "gradient.items"];

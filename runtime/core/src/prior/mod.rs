@@ -16,6 +16,7 @@
 mod file;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +86,28 @@ impl PriorSettings {
     #[must_use]
     pub fn pair_weight(&self, distance: usize) -> f64 {
         (distance as f64).powf(-f64::from(self.distance_power))
+    }
+
+    /// Turns the counts of one item's neighbours into weights, in place. `occurrences` says how often
+    /// an item occurred where pairs were counted.
+    pub fn weigh(
+        &self,
+        neighbours: impl Iterator<Item = ItemIndex>,
+        counts: &mut [f32],
+        occurrences: impl Fn(ItemIndex) -> f32,
+    ) {
+        for (count, item) in counts.iter_mut().zip(neighbours) {
+            *count *= occurrences(item).max(1.0).powf(-self.popularity_power);
+        }
+        if self.normalise_rows {
+            let sum: f64 = counts.iter().map(|w| f64::from(*w)).sum();
+            // Counts of nearly nothing can round to weights of nothing.
+            if sum > 0.0 {
+                for weight in counts {
+                    *weight = (f64::from(*weight) / sum) as f32;
+                }
+            }
+        }
     }
 
     /// Checks every field's range.
@@ -250,23 +273,16 @@ impl TransitionPrior {
 
     /// Counts to weights.
     fn weigh(&mut self) {
-        let power = -self.settings.popularity_power;
-        let factor = |item: &u32| self.occurrences[*item as usize].max(1.0).powf(power);
-        self.weights = (self.neighbours.iter().zip(&self.counts))
-            .map(|(item, count)| count * factor(item))
-            .collect();
-        if self.settings.normalise_rows {
-            for bounds in self.offsets.windows(2) {
-                let row = &mut self.weights[bounds[0]..bounds[1]];
-                let sum: f64 = row.iter().map(|w| f64::from(*w)).sum();
-                // Counts of nearly nothing can round to weights of nothing.
-                if sum > 0.0 {
-                    for weight in row {
-                        *weight = (f64::from(*weight) / sum) as f32;
-                    }
-                }
-            }
+        let mut weights = Vec::with_capacity(self.counts.len());
+        for bounds in self.offsets.windows(2) {
+            let row = bounds[0]..bounds[1];
+            let first = weights.len();
+            weights.extend_from_slice(&self.counts[row.clone()]);
+            let occurrences = |item: ItemIndex| self.occurrences[item.row()];
+            let items = self.neighbours[row].iter().map(|item| ItemIndex(*item));
+            (self.settings).weigh(items, &mut weights[first..], occurrences);
         }
+        self.weights = weights;
     }
 
     /// The settings that it was counted with.
@@ -319,22 +335,54 @@ impl TransitionPrior {
 
     /// The neighbours of an item and their weights; nothing for rows outside the catalog.
     pub fn row(&self, item: ItemIndex) -> impl Iterator<Item = (ItemIndex, f32)> {
-        let bounds = match self.offsets.get(item.row()..) {
-            Some([from, to, ..]) => *from..*to,
-            _ => 0..0,
-        };
+        let bounds = self.bounds(item);
         let row = self.neighbours[bounds.clone()]
             .iter()
             .map(|i| ItemIndex(*i));
         row.zip(self.weights[bounds].iter().copied())
     }
 
+    fn bounds(&self, item: ItemIndex) -> Range<usize> {
+        match self.offsets.get(item.row()..) {
+            Some([from, to, ..]) => *from..*to,
+            _ => 0..0,
+        }
+    }
+
+    /// The neighbours of an item and how often they were counted; nothing for rows outside the
+    /// catalog.
+    pub fn counts(&self, item: ItemIndex) -> impl Iterator<Item = (ItemIndex, f32)> {
+        let bounds = self.bounds(item);
+        let row = self.neighbours[bounds.clone()].iter();
+        row.map(|i| ItemIndex(*i))
+            .zip(self.counts[bounds].iter().copied())
+    }
+
+    /// How often an item occurred where pairs were counted; 0 outside the catalog.
+    #[must_use]
+    pub fn occurrences(&self, item: ItemIndex) -> f32 {
+        self.occurrences
+            .get(item.row())
+            .copied()
+            .unwrap_or_default()
+    }
+
     /// `p(i | history)` of every item that has one, into `sums`. The history is oldest first.
     pub fn sum(&self, history: &[ItemIndex], sums: &mut SparseSums) {
+        self.sum_rows(history, sums, |item| self.row(item));
+    }
+
+    /// The same with other neighbours than those of the prior.
+    pub fn sum_rows<R: Iterator<Item = (ItemIndex, f32)>>(
+        &self,
+        history: &[ItemIndex],
+        sums: &mut SparseSums,
+        row: impl Fn(ItemIndex) -> R,
+    ) {
         sums.clear(self.num_items());
         let mut weight = 1.0;
         for &item in newest(history, self.settings.last_items).iter().rev() {
-            for (neighbour, w) in self.row(item) {
+            for (neighbour, w) in row(item) {
                 sums.add(neighbour, weight * w);
             }
             weight *= self.settings.decay;
@@ -414,6 +462,12 @@ impl SparseSums {
             self.touched.push(item);
         }
         *sum += value;
+    }
+
+    /// Number of items N of the catalog that was summed over last.
+    #[must_use]
+    pub fn num_items(&self) -> usize {
+        self.values.len().saturating_sub(1)
     }
 
     /// The sum of an item; 0 outside the catalog.

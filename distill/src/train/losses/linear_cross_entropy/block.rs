@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, Layout, Result};
 use rayon::prelude::*;
 
 use super::rows::{LANES, absorb, add, dot, exponentials};
-use super::{CandidateGradients, Matrix, Targets};
+use super::{CandidateGradients, Matrix, Offsets, Targets};
 use crate::model::ops::exp::exp;
 use crate::model::ops::simd::vectorized;
 
@@ -19,6 +19,7 @@ pub(super) struct Problem<'a> {
     pub(super) users: Matrix<'a>,
     pub(super) candidates: Matrix<'a>,
     pub(super) targets: &'a Targets<'a>,
+    pub(super) offsets: Option<&'a Offsets>,
     pub(super) first: usize,
     pub(super) rows: usize,
     /// Of the gradients: 1 / R.
@@ -90,10 +91,23 @@ impl Problem<'_> {
         }
     }
 
+    /// What is added to the score of a row's target.
+    fn target_offset(&self, row: usize) -> f32 {
+        let row = self.first + row;
+        let item = match self.targets {
+            Targets::Among(numbers) => numbers[row] as u32 + 1,
+            Targets::Beside { items, .. } => items[row],
+        };
+        self.offsets.map_or(0.0, |offsets| offsets.get(row, item))
+    }
+
     /// Nothing has been seen yet, or only the targets that are not among the candidates.
     fn begin(&self, mixed: &mut [f32]) -> Softmax {
         let target_logits: Vec<f32> = (0..self.rows)
-            .map(|row| dot(self.users.row(self.first + row), self.target(row)))
+            .map(|row| {
+                let score = dot(self.users.row(self.first + row), self.target(row));
+                score + self.target_offset(row)
+            })
             .collect();
         let (highest, sums) = match self.targets {
             Targets::Among(_) => (vec![f32::NEG_INFINITY; self.rows], vec![0.0; self.rows]),
@@ -181,8 +195,11 @@ impl Problem<'_> {
         })
     }
 
-    /// What drawing the candidates does to their logits.
+    /// What offsets and drawing the candidates do to their logits.
     fn correct(&self, row: usize, first: usize, logits: &mut [f32]) {
+        if let Some(offsets) = self.offsets {
+            self.offset(row, first, logits, offsets);
+        }
         if let Targets::Beside {
             items,
             candidates,
@@ -198,6 +215,23 @@ impl Problem<'_> {
                 } else {
                     *logit + correction
                 };
+            }
+        }
+    }
+
+    fn offset(&self, row: usize, first: usize, logits: &mut [f32], offsets: &Offsets) {
+        let row = self.first + row;
+        match self.targets {
+            Targets::Among(_) => {
+                let from = first as u32 + 1;
+                for (item, value) in offsets.within(row, from..from + logits.len() as u32) {
+                    logits[(item - from) as usize] += value;
+                }
+            }
+            Targets::Beside { candidates, .. } => {
+                for (logit, item) in logits.iter_mut().zip(&candidates[first..]) {
+                    *logit += offsets.get(row, *item);
+                }
             }
         }
     }

@@ -17,6 +17,7 @@ mod tests;
 
 use candle_core::{CpuStorage, Layout, Result};
 
+use super::offsets::Offsets;
 use block::{Problem, Softmax};
 
 /// Rows of a block: enough that packing a tile for the matrix product costs little beside it.
@@ -96,14 +97,16 @@ pub(super) struct CandidateGradients<'a> {
     pub(super) targets: &'a mut [f32],
 }
 
-/// Mean cross-entropy over the rows, and its gradient with respect to the users `[R, D]`.
+/// Mean cross-entropy over the rows, and its gradient with respect to the users `[R, D]`. `offsets`
+/// `[R, N]` are by item: where no candidates were drawn, candidate `i` is item `i + 1`.
 pub(super) fn cross_entropy(
     users: Matrix<'_>,
     candidates: Matrix<'_>,
     targets: &Targets<'_>,
+    offsets: Option<&Offsets>,
     gradients: Option<CandidateGradients<'_>>,
 ) -> Result<(f64, Vec<f32>)> {
-    cross_entropy_within(KEPT, users, candidates, targets, gradients)
+    cross_entropy_within(KEPT, users, candidates, (targets, offsets), gradients)
 }
 
 /// The same with at most `kept` exponentials kept.
@@ -111,7 +114,7 @@ fn cross_entropy_within(
     kept: usize,
     users: Matrix<'_>,
     candidates: Matrix<'_>,
-    targets: &Targets<'_>,
+    (targets, offsets): (&Targets<'_>, Option<&Offsets>),
     mut gradients: Option<CandidateGradients<'_>>,
 ) -> Result<(f64, Vec<f32>)> {
     let rows = users.rows();
@@ -130,6 +133,7 @@ fn cross_entropy_within(
             users,
             candidates,
             targets,
+            offsets,
             first: block * block_rows,
             rows: gradient.len() / users.width,
             scale: 1.0 / rows as f32,

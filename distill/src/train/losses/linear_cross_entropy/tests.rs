@@ -37,7 +37,9 @@ fn run(kept: usize, beside: bool) -> (f64, [Vec<f32>; 3]) {
         targets: &mut own,
     };
     let (users, candidates) = (matrix(&users, rows), matrix(&candidates, count));
-    let result = cross_entropy_within(kept, users, candidates, &targets, Some(gradients));
+    let added = Offsets::from_rows((0..rows).map(|row| vec![(1 + row as u32, 1.5), (901, -2.0)]));
+    let targets = (&targets, Some(&added));
+    let result = cross_entropy_within(kept, users, candidates, targets, Some(gradients));
     let (loss, users) = result.expect("loss");
     (loss, [users, gradient, own])
 }

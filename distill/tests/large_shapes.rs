@@ -182,6 +182,7 @@ fn one_layer_of_a_large_model_is_loaded_planned_and_trained() {
             targets: Targets::All,
             work: Work::of(&data, BATCH, 1),
             distillation: None,
+            online: None,
         };
         let count = run.parameters();
         assert_eq!(count.trainable, model.parameters().count() as u64, "{name}");

@@ -17,7 +17,7 @@ use slmrec_distill::plan::sasrec::SasRecRun;
 use slmrec_distill::train::adamw::AdamW;
 use slmrec_distill::train::{
     CatalogLoss, CrossEntropy, DistillSettings, Distillation, LiveTeacher, Objective,
-    SampledSoftmax, Targets, TrainSettings, TrainingData,
+    OnlineTeacher, SampledSoftmax, Targets, TrainSettings, TrainingData,
 };
 use slmrec_export::checkpoint::{LlamaConfig, Prompt};
 
@@ -146,6 +146,8 @@ struct Case {
     training: BodyTraining,
     layers: usize,
     distilled: bool,
+    /// Whether the teacher learns, too.
+    online: bool,
     readout: Readout,
     /// Tokens before and after the items.
     prompt: (u64, u64),
@@ -158,11 +160,17 @@ fn cases() -> Vec<Case> {
         training,
         layers,
         distilled,
+        online: false,
         readout,
         prompt,
     };
     let (item, response) = (Readout::Item, Readout::Response);
+    let online = Case {
+        online: true,
+        ..case("student and teacher", lora(), 2, true, item, (0, 0))
+    };
     vec![
+        online,
         case("adapters", lora(), 4, false, item, (0, 0)),
         case("all weights", BodyTraining::Full, 4, false, item, (0, 0)),
         case("student", lora(), 2, true, item, (0, 0)),
@@ -186,7 +194,8 @@ impl Case {
         };
         let teacher = self.distilled.then(|| {
             let frozen = self::settings(BodyTraining::Frozen, self.readout);
-            recommender(6, &frozen, self.prompt)
+            let learns = if self.online { &settings } else { &frozen };
+            recommender(6, learns, self.prompt)
         });
         let (weights, model) = taken(|| recommender(self.layers, &settings, self.prompt));
         let run = DecoderRun {
@@ -200,9 +209,15 @@ impl Case {
             targets,
             work: Work::of(&data, BATCH, 1),
             distillation: (self.distilled).then(|| (DecoderShape::new(&config(6), 6), &objective)),
+            online: self.online.then_some(&settings),
         };
         let memory = run.memory();
         let counted = match &teacher {
+            Some(teacher) if self.online => {
+                let teacher = OnlineTeacher::new(teacher, "teacher", true).expect("teacher");
+                let objective = Distillation::online(objective.clone(), &model, teacher, 1);
+                step(&model, &objective.expect("objective"), &data)
+            }
             Some(teacher) => {
                 let teacher = LiveTeacher::new(teacher, "teacher").expect("teacher");
                 let objective = Distillation::new(objective.clone(), &model, Some(&teacher), 1);
@@ -220,7 +235,9 @@ impl Case {
         report.compare(&format!("{}, step", self.name), planned, counted);
         let what = format!("{}, validation", self.name);
         report.compare(&what, memory.validation, validation(&model));
-        let objective = if self.distilled { 32 * 96 } else { 0 };
+        let heads = if self.distilled { 32 * 96 } else { 0 };
+        let learns = teacher.as_ref().filter(|_| self.online);
+        let objective = heads + learns.map_or(0, |teacher| teacher.parameters().count() as u64);
         assert_eq!(
             run.parameters().trainable,
             model.parameters().count() as u64 + objective,

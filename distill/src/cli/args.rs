@@ -1,5 +1,7 @@
 //! What a person may type, and how it becomes settings.
 
+mod distill;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -9,11 +11,10 @@ use clap_complete::Shell;
 use super::compare::Compare;
 use super::report::Report;
 use super::study::StudyArgs;
-use crate::pipeline::settings::{
-    Baseline, DeviceChoice, ItemSource, LayerChoice, StudentStart, TeacherChoice,
-    TeacherStatesChoice,
-};
+use crate::pipeline::settings::{Baseline, DeviceChoice, ItemSource, LayerChoice};
 use crate::train::teacher_cache::FillPart;
+
+pub use distill::{Distill, ObjectiveFlags};
 
 /// Train a sequential recommender on a small language model, distil it, and export it for phones
 #[derive(Debug, Parser)]
@@ -309,56 +310,6 @@ pub struct Blend {
     /// table or json
     #[arg(long, value_enum, default_value_t)]
     pub format: OutputFormat,
-}
-
-/// The objective of `distill`, which decides what is asked of the teacher.
-#[derive(Debug, Args)]
-pub struct ObjectiveFlags {
-    /// Who teaches
-    #[arg(long, value_enum)]
-    pub teacher: Option<TeacherChoice>,
-    /// Number of aligned blocks b; must divide both layer counts
-    #[arg(long)]
-    pub blocks: Option<usize>,
-    /// Weight of the cosine alignment
-    #[arg(long)]
-    pub lambda_cos: Option<f64>,
-    /// Weight of the norm alignment
-    #[arg(long)]
-    pub lambda_norm: Option<f64>,
-    /// Weight of the multiple supervision
-    #[arg(long)]
-    pub lambda_ms: Option<f64>,
-    /// Weight of the logit distillation
-    #[arg(long)]
-    pub lambda_kd: Option<f64>,
-}
-
-/// `distill`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example: slmrec-distill distill --layers 4 --blocks 4 --lambda-ms 0.01")]
-pub struct Distill {
-    /// Number of decoder layers L
-    #[arg(long)]
-    pub layers: Option<usize>,
-    /// What the student begins as
-    #[arg(long, value_enum)]
-    pub start: Option<StudentStart>,
-    /// What the student is taught by.
-    #[command(flatten)]
-    pub objective: ObjectiveFlags,
-    /// Where the teacher's states come from
-    #[arg(long, value_enum)]
-    pub teacher_states: Option<TeacherStatesChoice>,
-    /// Do not train the same student without the teacher for comparison
-    #[arg(long)]
-    pub no_ce_only: bool,
-    /// Most passes over the data
-    #[arg(long)]
-    pub epochs: Option<usize>,
-    /// Peak learning rate
-    #[arg(long)]
-    pub learning_rate: Option<f64>,
 }
 
 /// `evaluate`.

@@ -8,6 +8,7 @@ use toml::Value;
 use super::args::{
     Baselines, Command, Common, Distill, Evaluate, Export, ObjectiveFlags, Prepare, Pretrain, Teach,
 };
+use crate::train::BlockMap;
 
 /// Changes in the order of typing precedence: `--set` first, named flags over it.
 #[derive(Debug, Default)]
@@ -105,6 +106,12 @@ impl Changes {
         self.integer("distill.layers", args.layers);
         self.objective(&args.objective);
         self.choice("distill.start", args.start);
+        self.choice("distill.tuning", args.tuning);
+        self.integer("distill.hidden_size", args.hidden_size);
+        self.integer("distill.intermediate_size", args.intermediate_size);
+        self.integer("distill.key_value_heads", args.key_value_heads);
+        self.choice("distill.online", args.online);
+        self.choice("distill.online_start", args.online_start);
         self.choice("distill.teacher_states", args.teacher_states);
         self.flag("distill.ce_only", args.no_ce_only, false);
         self.integer("distill.train.epochs", args.epochs);
@@ -114,10 +121,27 @@ impl Changes {
     fn objective(&mut self, flags: &ObjectiveFlags) {
         self.choice("distill.teacher", flags.teacher);
         self.integer("distill.objective.blocks", flags.blocks);
+        if flags.blocks.is_some() {
+            // A map of the settings file would win over the number that was typed.
+            self.block_map(&BlockMap::default());
+        }
+        if let Some(map) = &flags.block_map {
+            self.block_map(map);
+        }
         self.float("distill.objective.lambda_cos", flags.lambda_cos);
         self.float("distill.objective.lambda_norm", flags.lambda_norm);
         self.float("distill.objective.lambda_ms", flags.lambda_ms);
         self.float("distill.objective.lambda_kd", flags.lambda_kd);
+        let weight = flags.lambda_block_kl;
+        self.float("distill.objective.lambda_block_kl", weight);
+    }
+
+    fn block_map(&mut self, map: &BlockMap) {
+        let layer = |layer: &usize| Value::Integer(i64::try_from(*layer).unwrap_or(i64::MAX));
+        let pairs = map.0.iter().map(|pair| pair.iter().map(layer).collect());
+        let name = "distill.objective.block_map".to_owned();
+        self.0
+            .push((name, Value::Array(pairs.map(Value::Array).collect())));
     }
 
     fn evaluate(&mut self, args: &Evaluate) {
@@ -211,6 +235,7 @@ mod tests {
             [
                 change("distill.layers", 4.into()),
                 change("distill.objective.blocks", 4.into()),
+                change("distill.objective.block_map", Value::Array(Vec::new())),
                 change("distill.ce_only", false.into()),
             ]
         );
@@ -244,6 +269,9 @@ mod tests {
              --epochs 1 --learning-rate 0.1",
             "x teach --cache-states --blocks 2 --lambda-cos 1 --lambda-norm 1 --lambda-ms 1 \
              --lambda-kd 1",
+            "x distill --block-map 2:1,4:2,8:4 --lambda-block-kl 0.1 --start random --tuning full \
+             --hidden-size 9 --intermediate-size 9 --key-value-heads 1 --online joint \
+             --online-start base",
             "x distill --layers 4 --blocks 4 --start teacher --lambda-cos 1 --lambda-norm 1 \
              --lambda-ms 1 --lambda-kd 1 --teacher blend --teacher-states live --no-ce-only \
              --epochs 1 --learning-rate 0.1",

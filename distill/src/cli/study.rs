@@ -9,11 +9,12 @@ use super::args::OutputFormat;
 use super::print;
 use crate::pipeline::stages::Context;
 use crate::pipeline::stages::study::{self, Study};
+use crate::train::BlockMap;
 
 /// `study`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  slmrec-distill study depth --values 1,2,4\n  slmrec-distill study losses\n  slmrec-distill study blocks --values 2,4 --format json\n\nThe earlier stages must have run. A study that was cut goes on with the same command."
+    after_help = "Examples:\n  slmrec-distill study depth --values 1,2,4\n  slmrec-distill study depth --readout\n  slmrec-distill study losses\n  slmrec-distill study blocks --values 2,4 --map 2:1,8:4 --format json\n  slmrec-distill study data-size --shares 0.25,0.5,1\n\nThe earlier stages must have run. A study that was cut goes on with the same command."
 )]
 pub struct StudyArgs {
     /// The question
@@ -22,6 +23,15 @@ pub struct StudyArgs {
     /// Depths or numbers of blocks to try [default: 1,2,4]
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub values: Vec<NonZeroUsize>,
+    /// With `blocks`: layers to align, as pairs of a teacher's and a student's; may be given again
+    #[arg(long, value_name = "PAIRS")]
+    pub map: Vec<BlockMap>,
+    /// With `data-size`: shares of the users to train on [default: 0.25,0.5,1]
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub shares: Vec<f64>,
+    /// With `depth`: train nothing, read the teacher after each of its layers instead
+    #[arg(long)]
+    pub readout: bool,
     /// Which targets are ranked. The test targets are for the last table, not for choices
     #[arg(long, value_enum, default_value_t = StudySplit::Validation)]
     pub split: StudySplit,
@@ -37,10 +47,14 @@ pub enum StudyQuestion {
     Depth,
     /// What does each term of the objective add?
     Losses,
-    /// How many blocks should be aligned?
+    /// How many blocks should be aligned, or which layers?
     Blocks,
     /// Who should teach by logits: nobody, the decoder, or the blend?
     Teacher,
+    /// Should the teacher be finished, or learn beside the student?
+    Online,
+    /// How many users does the student need?
+    DataSize,
 }
 
 /// The targets of a study.
@@ -55,23 +69,52 @@ pub enum StudySplit {
 /// What is tried of a number when nothing is asked for.
 const VALUES: [usize; 3] = [1, 2, 4];
 
-pub(super) fn run(args: &StudyArgs, context: &Context<'_>) -> anyhow::Result<()> {
-    let values = || match args.values.as_slice() {
+/// Shares of the users that are tried when nothing is asked for.
+const SHARES: [f64; 3] = [0.25, 0.5, 1.0];
+
+fn question(args: &StudyArgs) -> anyhow::Result<Study> {
+    let values = match args.values.as_slice() {
+        // Who asks for maps only gets maps only.
+        [] if !args.map.is_empty() => Vec::new(),
         [] => VALUES.to_vec(),
         asked => asked.iter().map(|value| value.get()).collect(),
     };
     let study = match args.question {
-        StudyQuestion::Depth => Study::Depth(values()),
-        StudyQuestion::Blocks => Study::Blocks(values()),
+        StudyQuestion::Depth if args.readout => Study::Readout,
+        StudyQuestion::Depth => Study::Depth(values),
+        StudyQuestion::Blocks => Study::Blocks(values, args.map.clone()),
         StudyQuestion::Losses => Study::Losses,
         StudyQuestion::Teacher => Study::Teacher,
+        StudyQuestion::Online => Study::Online,
+        StudyQuestion::DataSize if args.shares.is_empty() => Study::DataSize(SHARES.to_vec()),
+        StudyQuestion::DataSize => Study::DataSize(args.shares.clone()),
     };
-    if matches!(study, Study::Losses | Study::Teacher) && !args.values.is_empty() {
-        anyhow::bail!(
-            "--values: expected none for `study {}`, which has no number to vary",
-            study.name()
-        );
+    let numbers = matches!(study, Study::Depth(_) | Study::Blocks(..));
+    let strangers = [
+        ("--values", !args.values.is_empty() && !numbers),
+        (
+            "--map",
+            !args.map.is_empty() && !matches!(study, Study::Blocks(..)),
+        ),
+        (
+            "--shares",
+            !args.shares.is_empty() && !matches!(study, Study::DataSize(_)),
+        ),
+        ("--readout", args.readout && study != Study::Readout),
+    ];
+    match strangers.iter().find(|(_, given)| *given) {
+        Some((flag, _)) => {
+            anyhow::bail!(
+                "{flag}: expected none for `study {}`, which does not vary it",
+                study.name()
+            )
+        }
+        None => Ok(study),
     }
+}
+
+pub(super) fn run(args: &StudyArgs, context: &Context<'_>) -> anyhow::Result<()> {
+    let study = question(args)?;
     let split = match args.split {
         StudySplit::Validation => Split::Validation,
         StudySplit::Test => Split::Test,
@@ -89,6 +132,9 @@ pub(super) fn run(args: &StudyArgs, context: &Context<'_>) -> anyhow::Result<()>
                 format!("{:.4}", training.validation_ndcg_10),
             ]);
         }
+    }
+    if report.trainings.is_empty() {
+        return print::out(&report.comparison.to_string());
     }
     print::out(&format!("{}\n{table}", report.comparison))
 }

@@ -179,9 +179,22 @@ impl LlmRecommender {
         seed: u64,
         device: &Device,
     ) -> Result<Self, ModelFileError> {
-        let config = read_recommender_config(dir)?;
-        let (base, own) = load_parts(dir, layers, &config, device)?;
+        let (base, own) = Self::parts(dir, layers, device)?;
         Self::from_parts(&base, &own, settings, seed).map_err(ModelFileError::tensor(dir))
+    }
+
+    /// Some layers of a checkpoint and the tensors around them, as [`LlmRecommender::from_parts`]
+    /// takes them.
+    ///
+    /// # Errors
+    /// As [`Self::start_from`].
+    pub fn parts(
+        dir: &Path,
+        layers: &LayerSelection,
+        device: &Device,
+    ) -> Result<(PretrainedBase, Tensors), ModelFileError> {
+        let config = read_recommender_config(dir)?;
+        load_parts(dir, layers, &config, device)
     }
 }
 

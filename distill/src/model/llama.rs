@@ -180,6 +180,15 @@ impl LlamaBody {
         Ok((x, states))
     }
 
+    /// The final norm of states `[R, H]`, in f32.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn final_norm(&self, state: &Tensor) -> Result<Tensor> {
+        let state = state.to_dtype(self.norm.weight.dtype())?;
+        self.norm.forward(&state)?.to_dtype(DType::F32)
+    }
+
     /// The configuration, with `num_hidden_layers` as built.
     #[must_use]
     pub fn config(&self) -> &LlamaConfig {

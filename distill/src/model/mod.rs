@@ -15,10 +15,14 @@ mod init;
 pub mod item_lookups;
 pub mod llama;
 pub mod lora;
+#[cfg(test)]
+mod narrow_tests;
 pub mod ops;
 pub mod parameters;
+pub mod read_after;
 pub mod recommender;
 pub mod sasrec;
+pub mod state_readout;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -29,6 +33,7 @@ pub mod weights_file;
 
 use candle_core::{Result, Tensor};
 
+pub use base::cut::{CutError, Widths};
 pub use base::{LayerSelection, PretrainedBase, PromptText};
 pub use batch::{HistoryBatch, ReadAt};
 pub use blend::{Blend, Member};
@@ -38,8 +43,10 @@ pub use file_error::ModelFileError;
 pub use item_lookups::{ItemLookups, ItemTable, RowGradient};
 pub use lora::{BodyTraining, LoraSettings, TargetModule};
 pub use parameters::Parameters;
+pub use read_after::ReadAfter;
 pub use recommender::{BodyDtype, LlmRecommender, LlmSettings};
 pub use sasrec::{SasRec, SasRecError, SasRecSettings};
+pub use state_readout::StateReadout;
 pub use text_encoder::TextEncoder;
 pub use title_projection::TitleProjection;
 
@@ -76,6 +83,18 @@ pub trait SequentialModel: Sync {
         mode: Mode<'_>,
         state_layers: &[usize],
     ) -> Result<ModelOutput>;
+
+    /// User vectors `[R, D]` read from states `[R, H]` after an inner layer, as if the layers ended
+    /// there; with gradients where the model has any.
+    ///
+    /// # Errors
+    /// A model that cannot, or shapes that do not fit.
+    fn read_out(&self, state: &Tensor) -> Result<Tensor> {
+        candle_core::bail!(
+            "a model that reads no user vectors from inner states, here of {:?}",
+            state.dims()
+        )
+    }
 
     /// What its item embeddings are made of, for the loss of a training step and for their shape.
     fn item_table(&self) -> ItemTable<'_>;

@@ -397,6 +397,10 @@ impl SequentialModel for LlmRecommender {
         })
     }
 
+    fn read_out(&self, state: &Tensor) -> Result<Tensor> {
+        linear(&self.body.final_norm(state)?, &self.user_projection)
+    }
+
     fn item_table(&self) -> ItemTable<'_> {
         (&self.item_embeddings).into()
     }

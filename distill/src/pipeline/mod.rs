@@ -11,7 +11,7 @@
 //!   teacher-states/            what the teacher says about every training example
 //!   gru4rec/      baselines    GRU4Rec; BERT4Rec in bert4rec/
 //!   ce-only/      distill      the student's shape trained without the teacher
-//!   student/      distill      checkpoint
+//!   student/      distill      checkpoint; in teacher/ that of a teacher that learned beside it
 //!   studies/      study        students of other settings
 //!   evaluation/   evaluate     comparison.json, comparison.txt
 //! ```
@@ -104,6 +104,9 @@ pub enum PipelineError {
     /// Loading or saving a language model failed.
     #[error(transparent)]
     Model(#[from] crate::model::ModelFileError),
+    /// A pretrained body that cannot be cut to the widths that were asked for.
+    #[error(transparent)]
+    Cut(#[from] crate::model::CutError),
     /// Loading or saving SASRec failed.
     #[error(transparent)]
     SasRec(#[from] crate::model::sasrec::SasRecError),

@@ -196,21 +196,32 @@ fn created_by() -> String {
     format!("slmrec-distill {}", env!("CARGO_PKG_VERSION"))
 }
 
-/// Hashes of the files of a folder, without the record, hidden files and the resumable state.
+/// Hashes of the files of a folder and its subfolders, without the record, hidden files and the
+/// resumable state.
 fn hash_outputs(dir: &Path) -> Result<BTreeMap<String, String>, PipelineError> {
     let mut outputs = BTreeMap::new();
+    hash_folder(dir, "", &mut outputs)?;
+    Ok(outputs)
+}
+
+fn hash_folder(
+    dir: &Path,
+    prefix: &str,
+    outputs: &mut BTreeMap<String, String>,
+) -> Result<(), PipelineError> {
     for entry in fs::read_dir(dir).map_err(|e| io_error(dir, e))? {
         let path = entry.map_err(|e| io_error(dir, e))?.path();
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        if path.is_file() && name != RECORD_FILE && !name.starts_with('.') {
-            outputs.insert(name, hash_input(&path)?);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name == RECORD_FILE || name.starts_with('.') {
+            continue;
+        }
+        if path.is_file() {
+            outputs.insert(format!("{prefix}{name}"), hash_input(&path)?);
+        } else if path.is_dir() && name != STATE_DIR {
+            hash_folder(&path, &format!("{prefix}{name}/"), outputs)?;
         }
     }
-    Ok(outputs)
+    Ok(())
 }
 
 /// SHA-256 of an input file.
@@ -276,6 +287,17 @@ mod tests {
         assert!(run(&other), "damaged output");
         fs::remove_file(dir.path().join("out")).expect("remove");
         assert!(run(&other), "missing output");
+        fs::create_dir(dir.path().join("state")).expect("state");
+        assert!(!run(&other), "a state is no output");
+        fs::create_dir(dir.path().join("part")).expect("part");
+        fs::write(dir.path().join("part/more"), b"more").expect("more");
+        assert!(
+            run(&other),
+            "an output in a folder that the record does not know"
+        );
+        assert!(!run(&other));
+        fs::write(dir.path().join("part/more"), b"other").expect("damage");
+        assert!(run(&other), "damaged output in a folder");
         assert!(!run(&other));
     }
 

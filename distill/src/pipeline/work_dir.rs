@@ -9,6 +9,9 @@ use super::stage::RECORD_FILE;
 /// Default name of the work directory.
 pub const DEFAULT_WORK_DIR: &str = "slmrec-work";
 
+/// Folder of a teacher that learned beside its student, in the student's.
+pub const ONLINE_TEACHER: &str = "teacher";
+
 /// A work directory and the folders of its stages.
 #[derive(Clone, Debug)]
 pub struct WorkDir {
@@ -128,6 +131,12 @@ impl WorkDir {
     #[must_use]
     pub fn student(&self) -> PathBuf {
         self.students().join("student")
+    }
+
+    /// The teacher that learned beside the student, within the output of `distill`.
+    #[must_use]
+    pub fn online_teacher(&self) -> PathBuf {
+        self.student().join(ONLINE_TEACHER)
     }
 
     /// Output of `evaluate`.

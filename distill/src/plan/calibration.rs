@@ -79,8 +79,22 @@ pub struct Llm<'a> {
     pub prompt: &'a Prompt,
     /// Size D of the item embeddings.
     pub item_dim: usize,
-    /// The teacher's layers (of the same widths) and the objective, for a student.
-    pub distillation: Option<(usize, &'a DistillSettings)>,
+    /// By whom it is taught, for a student.
+    pub distillation: Option<Taught<'a>>,
+}
+
+/// What a step of a student takes beside itself.
+#[derive(Clone, Debug)]
+pub struct Taught<'a> {
+    /// The teacher's layers.
+    pub layers: usize,
+    /// Weights of a layer of the teacher for each of the student's: their times are taken to be as
+    /// their sizes.
+    pub size: f64,
+    /// Whether the teacher learns, too.
+    pub learns: bool,
+    /// What the student minimises.
+    pub objective: &'a DistillSettings,
 }
 
 /// Time of a language-model recommender.
@@ -98,11 +112,16 @@ pub fn decoder(subject: &Subject<'_>, llm: &Llm<'_>) -> Result<Time, TrainError>
     let two = llm.model(2, subject)?;
     let forwards = Line::new(forward(&one, &batch)?, forward(&two, &batch)?);
     let mut step = steps.at(llm.layers);
-    if let Some((teacher_layers, objective)) = llm.distillation {
-        step += forwards.at(teacher_layers);
-        if objective.lambda_ms > 0.0 && objective.blocks > 1 {
+    if let Some(taught) = &llm.distillation {
+        let objective = taught.objective;
+        let teacher = if taught.learns { &steps } else { &forwards };
+        step += taught.size * teacher.at(taught.layers);
+        let inner = objective.num_blocks().saturating_sub(1);
+        if objective.reads_inner_blocks() && inner > 0 {
             let head = (subject.step_with_head(&two, &batch)? - steps.at(2)).max(0.0);
-            step += head * (objective.blocks - 1) as f64;
+            let terms = [objective.lambda_ms, objective.lambda_block_kl];
+            let terms = terms.iter().filter(|weight| **weight > 0.0).count();
+            step += head * (inner * terms) as f64;
         }
     }
     Ok(subject.time(step, forwards.at(llm.layers), &batch))

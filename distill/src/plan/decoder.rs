@@ -135,6 +135,8 @@ pub struct DecoderRun<'a> {
     pub work: Work,
     /// The teacher's body and the objective, for a student.
     pub distillation: Option<(DecoderShape, &'a DistillSettings)>,
+    /// What is trained of the teacher, for one that learns beside the student.
+    pub online: Option<&'a LlmSettings>,
 }
 
 impl DecoderRun<'_> {
@@ -154,14 +156,34 @@ impl DecoderRun<'_> {
         };
         ParameterCount {
             total: self.shape.parameters() + adapters + projections + table,
-            trainable: body + projections + trained_table + self.objective_parameters(),
+            trainable: body
+                + projections
+                + trained_table
+                + self.objective_parameters()
+                + self.trained_of_teacher(),
         }
     }
 
     /// Values of both projections.
     fn projections(&self) -> u64 {
-        let (hidden, dim) = (self.shape.hidden, self.items.1);
+        self.projections_of(&self.shape)
+    }
+
+    fn projections_of(&self, shape: &DecoderShape) -> u64 {
+        let (hidden, dim) = (shape.hidden, self.items.1);
         2 * hidden * dim + hidden
+    }
+
+    /// Values that are trained of a teacher that learns.
+    fn trained_of_teacher(&self) -> u64 {
+        let Some(((teacher, _), settings)) = self.distillation.zip(self.online) else {
+            return 0;
+        };
+        let table = match settings.train_item_embeddings {
+            true => self.table(),
+            false => 0,
+        };
+        teacher.trained(&settings.training) + self.projections_of(&teacher) + table
     }
 
     fn table(&self) -> u64 {
@@ -173,16 +195,16 @@ impl DecoderRun<'_> {
         let Some((teacher, objective)) = &self.distillation else {
             return 0;
         };
-        let blocks = objective.blocks as u64;
-        let heads = if objective.lambda_ms > 0.0 {
+        let blocks = objective.num_blocks() as u64;
+        let heads = if objective.reads_inner_blocks() {
             blocks.saturating_sub(1) * self.items.1 * self.shape.hidden
         } else {
             0
         };
-        let projectors = if teacher.hidden == self.shape.hidden {
-            0
-        } else {
+        let projectors = if objective.aligns() && teacher.hidden != self.shape.hidden {
             blocks * teacher.hidden * self.shape.hidden
+        } else {
+            0
         };
         heads + projectors
     }
@@ -211,14 +233,13 @@ impl DecoderRun<'_> {
         let trained_table = self.settings.train_item_embeddings;
         let (teacher, run, states) = self.distilled(tokens, targets);
         let heads = self.distillation.map_or(0, |(_, objective)| {
-            if objective.lambda_ms > 0.0 {
-                objective.blocks as u64 - 1
-            } else {
-                0
-            }
+            let inner = (objective.num_blocks() as u64).saturating_sub(1);
+            let terms = [objective.lambda_ms, objective.lambda_block_kl];
+            inner * terms.iter().filter(|weight| **weight > 0.0).count() as u64
         });
         let candidates = self.work.candidates(items, targets);
         let one_loss = catalog_loss_bytes(targets, candidates, dim, trained_table);
+        let losses = 1 + u64::from(self.online.is_some());
         let kept_of_head = F32 * targets * (3 * dim);
         Memory {
             weights: self.weights(count.total),
@@ -227,7 +248,7 @@ impl DecoderRun<'_> {
             // The teacher's own values are gone when the backward pass begins.
             activations: F32
                 * (self.kept(tokens, targets) + states + run.max(self.backward(tokens))),
-            loss: one_loss + heads * kept_of_head,
+            loss: losses * one_loss + heads * kept_of_head,
             validation: self.validation(),
         }
     }
@@ -241,8 +262,18 @@ impl DecoderRun<'_> {
 
     /// Values that a forward pass keeps.
     fn kept(&self, tokens: u64, targets: u64) -> u64 {
-        let (shape, dim) = (&self.shape, self.items.1);
-        let kept = kept_by_layer(shape, &self.settings.training);
+        self.kept_of(&self.shape, self.settings, tokens, targets)
+    }
+
+    fn kept_of(
+        &self,
+        shape: &DecoderShape,
+        settings: &LlmSettings,
+        tokens: u64,
+        targets: u64,
+    ) -> u64 {
+        let dim = self.items.1;
+        let kept = kept_by_layer(shape, &settings.training);
         let layers = kept_by_layers(shape, kept, tokens, self.checkpointing);
         // Items looked up, projected, shifted and put among the prompt; the final norm.
         let around = tokens * (dim + 5 * shape.hidden);
@@ -253,9 +284,12 @@ impl DecoderRun<'_> {
     /// Values that the backward pass adds: a layer's on their way, and two more of each
     /// parameter's (a layer's flat vector and its gradient).
     fn backward(&self, tokens: u64) -> u64 {
-        let (shape, dim) = (&self.shape, self.items.1);
-        tokens * (working_of_layer(shape) + 2 * shape.hidden + dim)
-            + 2 * self.parameters().trainable
+        let dim = self.items.1;
+        let working = |shape: &DecoderShape| working_of_layer(shape) + 2 * shape.hidden + dim;
+        // One layer at a time, be it the student's or that of a teacher that learns.
+        let of_teacher = (self.distillation).filter(|_| self.online.is_some());
+        let of_teacher = of_teacher.map_or(0, |(teacher, _)| working(&teacher));
+        tokens * working(&self.shape).max(of_teacher) + 2 * self.parameters().trainable
     }
 
     /// Bytes of the teacher's weights, values of its forward pass, and values that the alignment
@@ -267,14 +301,18 @@ impl DecoderRun<'_> {
         let dim = self.items.1;
         let around = 2 * teacher.hidden * dim + teacher.hidden + self.table();
         let weights = F32 * (teacher.parameters() + around);
-        let run = held_in_evaluation(teacher, &BodyTraining::Frozen, tokens);
-        let blocks = objective.blocks as u64;
+        let run = match self.online {
+            None => held_in_evaluation(teacher, &BodyTraining::Frozen, tokens),
+            Some(_) => 0,
+        };
+        let kept = (self.online).map_or(0, |s| self.kept_of(teacher, s, tokens, targets));
+        let blocks = objective.num_blocks() as u64;
         let read = self.read_positions(self.batch_size);
         // Each pair: both states at all positions, then at the targets; squares, products and
         // differences of the two terms.
         let (hidden, taught) = (self.shape.hidden, teacher.hidden);
         let states = blocks * (read * (hidden + taught) + targets * (6 * hidden + 2 * taught));
-        (weights, run, states)
+        (weights, run, states + kept)
     }
 
     /// Bytes of a batch of the validation.
@@ -355,6 +393,7 @@ mod tests {
                     draws: None,
                 },
                 distillation: None,
+                online: None,
             };
             run.memory().weights
         };

@@ -76,8 +76,7 @@ impl TrainingData {
         max_history: usize,
         targets: Targets,
     ) -> Result<Self, TrainError> {
-        let sequences = (0..dataset.num_users()).map(|user| dataset.training_sequence(user));
-        Self::cut(sequences, dataset.num_items(), max_history, targets)
+        Self::of_users(dataset, &[], max_history, targets)
     }
 
     /// The same from training sequences (oldest first), one a user, over `num_items` items.
@@ -95,7 +94,7 @@ impl TrainingData {
         Self::cut(sequences, num_items, max_history, targets)
     }
 
-    fn cut<'s>(
+    pub(super) fn cut<'s>(
         sequences: impl Iterator<Item = &'s [ItemIndex]>,
         num_items: usize,
         max_history: usize,

@@ -1,139 +1,61 @@
 //! The student's objective: cross-entropy, alignment with the teacher block by block, multiple
-//! supervision and logit distillation.
+//! supervision and distillation of what the teacher recommends, at its end and block by block.
 //!
 //! ```text
-//! L_ce + lambda_cos D_cos + lambda_norm D_norm + lambda_ms L_ms + lambda_kd D_kd
+//! L_ce + lambda_cos D_cos + lambda_norm D_norm + lambda_ms L_ms + lambda_kd D_kd + lambda_block_kl D_bkl
 //! D_cos  = 1/b     sum_{k=1..b}   1 - cos(t_k, P_k s_k)
 //! D_norm = 1/b     sum_{k=1..b}   || t_k - P_k s_k ||^2
 //! L_ms   = 1/(b-1) sum_{k=1..b-1} CE(y, softmax(E . W_k s_k))
 //! D_kd   = T^2 KL(softmax(teacher scores / T) || softmax(student scores / T))
+//! D_bkl  = 1/(b-1) sum_{k=1..b-1} T^2 KL(softmax(E' . U norm(t_k) / T) || softmax(E . W_k s_k / T))
 //! ```
-//! With `top_k` both distributions of `D_kd` are over the teacher's best K items only.
-//! `t_k` is the teacher's state after layer `k M/b`, `s_k` the student's after layer `k L/b`; the
-//! last pair is taken after the final norm. `P_k` is there only where the hidden sizes differ. Each
-//! term is a mean over positions, and one whose weight is 0 is not computed.
+//! With `top_k` both distributions of `D_kd` and `D_bkl` are over the teacher's best K items only.
+//! `t_k` and `s_k` are the states after the layers that end block k ([`BlockMap`]); the last pair is
+//! taken after the final norm. `P_k` is there only where the hidden sizes differ. `E'`, `U` and `norm`
+//! are the teacher's own item embeddings, user projection and final norm, read as if its layers ended
+//! with the block; `W_k` are the heads of `L_ms`, and both terms train them. Each term is a mean over
+//! positions, and one whose weight is 0 is not computed.
+//!
+//! A teacher that learns beside the student ([`OnlineTeacher`]) adds its own cross-entropy, `teacher_ce`.
+
+mod block_map;
+mod settings;
 
 use candle_core::{DType, Device, Tensor};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use slmrec_core::prior::PriorWeights;
 
+use super::losses::offsets::Offsets;
 use super::losses::sampled::Candidates;
-use super::losses::{alignment, catalog};
+use super::losses::{alignment, catalog, mutual};
 use super::objective::{Losses, Objective, rows_at, score_offsets};
-use super::settings::{check, not_negative, positive};
+use super::online::OnlineTeacher;
+use super::settings::check;
 use super::teacher::{TeacherOutput, TeacherStates, hidden_size};
 use super::top_scores::TopScores;
 use super::{TrainError, TrainingBatch};
 use crate::model::parameters::normal;
 use crate::model::{ItemTable, MaskRng, Mode, ModelOutput, Parameters, SequentialModel};
 
-/// How far two states are apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Norm {
-    /// The squared distance, as the paper writes it.
-    Squared,
-    /// The distance itself, as the authors' code has it.
-    Unsquared,
+pub use block_map::BlockMap;
+pub use settings::{DistillSettings, Norm, Positions};
+
+/// One term: its name, weight and value.
+type Term = (&'static str, f64, Tensor);
+
+/// Who teaches.
+enum Teacher<'a> {
+    /// Does not change.
+    Frozen(&'a dyn TeacherStates),
+    /// Learns, too.
+    Online(OnlineTeacher<'a>),
 }
 
-/// At which positions the terms beside the cross-entropy are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Positions {
-    /// The last of each history (the paper's form).
-    Last,
-    /// Every position that has a target.
-    All,
-}
-
-/// Settings of the distillation. The weights are the paper's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DistillSettings {
-    /// Weight of `D_cos`.
-    pub lambda_cos: f64,
-    /// Weight of `D_norm`.
-    pub lambda_norm: f64,
-    /// Weight of `L_ms`.
-    pub lambda_ms: f64,
-    /// Weight of `D_kd`.
-    pub lambda_kd: f64,
-    /// Temperature of `D_kd`.
-    pub temperature: f64,
-    /// `D_kd` over the teacher's best so many items only; 0 for the whole catalog.
-    pub top_k: usize,
-    /// Number of blocks b.
-    pub blocks: usize,
-    /// Form of `D_norm`.
-    pub norm: Norm,
-    /// Where the terms are taken.
-    pub positions: Positions,
-}
-
-impl Default for DistillSettings {
-    fn default() -> Self {
-        Self {
-            lambda_cos: 1.0,
-            lambda_norm: 0.1,
-            lambda_ms: 0.1,
-            lambda_kd: 0.0,
-            temperature: 1.0,
-            top_k: 0,
-            blocks: 4,
-            norm: Norm::Squared,
-            positions: Positions::All,
-        }
-    }
-}
-
-impl DistillSettings {
-    /// Checks every field's range.
-    ///
-    /// # Errors
-    /// [`TrainError::Setting`] for the first field outside its range.
-    pub fn check(&self) -> Result<(), TrainError> {
-        not_negative("lambda_cos", self.lambda_cos)?;
-        not_negative("lambda_norm", self.lambda_norm)?;
-        not_negative("lambda_ms", self.lambda_ms)?;
-        not_negative("lambda_kd", self.lambda_kd)?;
-        positive("temperature", self.temperature)?;
-        // Multiple supervision is for inner blocks only, and one block has none.
-        let fewest = if self.lambda_ms > 0.0 { 2 } else { 1 };
-        let expected = format!("at least {fewest}");
-        check("blocks", self.blocks >= fewest, &expected, self.blocks)
-    }
-
-    /// Whether states of the teacher are compared.
-    fn aligns(&self) -> bool {
-        self.lambda_cos > 0.0 || self.lambda_norm > 0.0
-    }
-
-    /// Whether any term asks the teacher.
-    #[must_use]
-    pub fn needs_teacher(&self) -> bool {
-        self.aligns() || self.lambda_kd > 0.0
-    }
-
-    /// Layers (`1..=layers`) of a teacher of `layers` layers whose states are compared.
-    ///
-    /// # Errors
-    /// [`TrainError::Blocks`] for layers that do not divide.
-    pub fn teacher_layers(&self, layers: usize) -> Result<Vec<usize>, TrainError> {
-        if self.aligns() {
-            block_ends("teacher", layers, self.blocks)
-        } else {
-            Ok(Vec::new())
-        }
-    }
-
-    /// Number of the teacher's best items that `D_kd` reads, of a catalog of `items`; 0 for all.
-    #[must_use]
-    pub fn top_items(&self, items: usize) -> usize {
-        if self.lambda_kd > 0.0 {
-            self.top_k.min(items)
-        } else {
-            0
+impl Teacher<'_> {
+    fn states(&self) -> &dyn TeacherStates {
+        match self {
+            Self::Frozen(teacher) => *teacher,
+            Self::Online(teacher) => teacher,
         }
     }
 }
@@ -150,12 +72,12 @@ pub struct Priors {
 /// The student's objective. Without a teacher only `L_ce` and `L_ms` may have a weight.
 pub struct Distillation<'a> {
     settings: DistillSettings,
-    teacher: Option<&'a dyn TeacherStates>,
+    teacher: Option<Teacher<'a>>,
     priors: Priors,
     student_layers: Vec<usize>,
     teacher_layers: Vec<usize>,
     parameters: Parameters,
-    /// `W_k` `[D, H]` of the inner blocks; empty without multiple supervision.
+    /// `W_k` `[D, H]` of the inner blocks; empty where no term reads them.
     heads: Vec<Tensor>,
     /// `P_k` `[H_teacher, H_student]` of all blocks; empty where the sizes are equal.
     projectors: Vec<Tensor>,
@@ -167,7 +89,7 @@ impl<'a> Distillation<'a> {
     /// # Errors
     /// [`TrainError::Setting`] for values outside their range or a missing teacher,
     /// [`TrainError::Blocks`] for layers that do not divide, [`TrainError::Mismatch`] for a teacher
-    /// of another catalog.
+    /// of another catalog, or one that does not read its inner states out where a term asks for it.
     pub fn new(
         settings: DistillSettings,
         student: &dyn SequentialModel,
@@ -175,25 +97,65 @@ impl<'a> Distillation<'a> {
         seed: u64,
     ) -> Result<Self, TrainError> {
         settings.check()?;
-        let teacher = if settings.needs_teacher() {
-            let Some(teacher) = teacher else {
+        let teacher = match (settings.needs_teacher(), teacher) {
+            (false, _) => None,
+            (true, Some(teacher)) => Some(Teacher::Frozen(teacher)),
+            (true, None) => {
                 return Err(TrainError::Setting {
-                    name: "lambda_cos, lambda_norm, lambda_kd",
+                    name: "lambda_cos, lambda_norm, lambda_kd, lambda_block_kl",
                     expected: "0 without a teacher".to_owned(),
                     found: format!(
-                        "{}, {}, {}",
-                        settings.lambda_cos, settings.lambda_norm, settings.lambda_kd
+                        "{}, {}, {}, {}",
+                        settings.lambda_cos,
+                        settings.lambda_norm,
+                        settings.lambda_kd,
+                        settings.lambda_block_kl
                     ),
                 });
-            };
-            same_catalog(&settings, student, teacher)?;
-            Some(teacher)
-        } else {
-            None
+            }
         };
-        let student_layers = block_ends("student", student.num_layers(), settings.blocks)?;
-        let teacher_layers = match teacher {
-            Some(teacher) => settings.teacher_layers(teacher.num_layers())?,
+        Self::with(settings, student, teacher, seed)
+    }
+
+    /// The same with a teacher that learns beside the student: its parameters are the objective's,
+    /// under `teacher.`.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and [`TrainError::Setting`] where no term asks the teacher.
+    pub fn online(
+        settings: DistillSettings,
+        student: &dyn SequentialModel,
+        teacher: OnlineTeacher<'a>,
+        seed: u64,
+    ) -> Result<Self, TrainError> {
+        settings.check()?;
+        if !settings.needs_teacher() {
+            return Err(TrainError::Setting {
+                name: "online",
+                expected: "off where no term asks the teacher".to_owned(),
+                found: teacher.describe().to_owned(),
+            });
+        }
+        let parameters = teacher.parameters().clone();
+        let mut objective = Self::with(settings, student, Some(Teacher::Online(teacher)), seed)?;
+        objective.parameters.extend("teacher.", &parameters)?;
+        Ok(objective)
+    }
+
+    fn with(
+        settings: DistillSettings,
+        student: &dyn SequentialModel,
+        teacher: Option<Teacher<'a>>,
+        seed: u64,
+    ) -> Result<Self, TrainError> {
+        let student_layers = settings.student_layers(student.num_layers())?;
+        let teacher_layers = match &teacher {
+            Some(teacher) => {
+                let states = teacher.states();
+                let layers = settings.teacher_layers(states.num_layers())?;
+                fits(&settings, student, states)?;
+                layers
+            }
             None => Vec::new(),
         };
         let mut objective = Self {
@@ -239,15 +201,14 @@ impl<'a> Distillation<'a> {
     ) -> Result<(), TrainError> {
         let table = student.item_table();
         let width = hidden_size(student)?;
-        let blocks = self.settings.blocks;
-        if self.settings.lambda_ms > 0.0 {
+        let blocks = self.settings.num_blocks();
+        if self.settings.reads_inner_blocks() {
             let shape = (table.dims()?.1, width);
             self.heads = self.add("head", blocks - 1, shape, seed, table.device())?;
         }
-        if let Some(teacher) = self.teacher.filter(|_| self.settings.aligns())
-            && teacher.hidden_size() != width
-        {
-            let shape = (teacher.hidden_size(), width);
+        let taught = self.teacher.as_ref().map(|t| t.states().hidden_size());
+        if let Some(taught) = taught.filter(|taught| self.settings.aligns() && *taught != width) {
+            let shape = (taught, width);
             let seed = seed.wrapping_add(1 << 32);
             self.projectors = self.add("projector", blocks, shape, seed, table.device())?;
         }
@@ -316,42 +277,91 @@ impl<'a> Distillation<'a> {
         Ok(mean(&losses)?)
     }
 
-    /// `D_kd` of the student's user vectors `[R, D]` and item embeddings `[N + 1, D]`.
+    /// `D_bkl` of the student's states after its blocks.
+    fn block_divergence(
+        &self,
+        student: &[Tensor],
+        items: ItemTable<'_>,
+        teacher: &Teacher<'_>,
+        taught: &TeacherOutput,
+    ) -> Result<Tensor, TrainError> {
+        let blocks = self.heads.iter().zip(student.iter().zip(&taught.states));
+        let losses: Vec<Tensor> = blocks
+            .map(|(head, (state, told))| {
+                let users = state.matmul(&head.t()?)?;
+                let told = teacher.states().read_out(told)?;
+                self.divergence((&users, items), teacher, (&told, None), (None, None))
+            })
+            .collect::<Result<_, TrainError>>()?;
+        Ok(mean(&losses)?)
+    }
+
+    /// Divergence of the student's user vectors `[R, D]` and item embeddings `[N + 1, D]` from the
+    /// teacher's user vectors, whose best items may be known.
     fn divergence(
         &self,
         student: (&Tensor, ItemTable<'_>),
-        (teacher, taught): (&dyn TeacherStates, &TeacherOutput),
-        batch: &TrainingBatch,
+        teacher: &Teacher<'_>,
+        (users, top): (&Tensor, Option<&TopScores>),
+        (of_student, of_teacher): (Option<&Offsets>, Option<&Offsets>),
     ) -> Result<Tensor, TrainError> {
         let temperature = self.settings.temperature;
-        let kept = self.settings.top_items(teacher.num_items());
-        match &taught.top {
-            Some(top) if kept > 0 => Ok(top.divergence(student.0, student.1, temperature)?),
-            _ => {
-                let users = &taught.user_vectors;
-                // A teacher on disk serves several devices.
-                let table = teacher.item_embeddings()?.to_device(users.device())?;
-                if kept == 0 {
-                    let teacher = (users, &table);
-                    let items = student.1.all()?;
-                    let (of_student, of_teacher) = match self.settings.positions {
-                        Positions::All => (
-                            score_offsets(batch, self.priors.student)?,
-                            score_offsets(batch, self.priors.teacher)?,
-                        ),
-                        Positions::Last => (None, None),
-                    };
-                    return Ok(catalog::divergence(
-                        (student.0, &items),
-                        teacher,
-                        temperature,
-                        (of_student.as_ref(), of_teacher.as_ref()),
-                    )?);
-                }
-                let top = TopScores::of(users, &table, kept)?;
-                Ok(top.divergence(student.0, student.1, temperature)?)
-            }
+        let states = teacher.states();
+        let kept = self.settings.top_k.min(states.num_items());
+        if let Some(top) = top.filter(|_| kept > 0) {
+            return Ok(top.divergence(student.0, student.1, temperature)?);
         }
+        // A teacher on disk serves several devices.
+        let table = states.item_embeddings()?.to_device(users.device())?;
+        let joint = matches!(teacher, Teacher::Online(teacher) if teacher.is_joint());
+        if kept > 0 {
+            let mut top = TopScores::of(users, &table, kept)?;
+            if joint {
+                top = top.with_gradient(users, &table)?;
+            }
+            return Ok(top.divergence(student.0, student.1, temperature)?);
+        }
+        let items = student.1.all()?;
+        let (student, teacher) = ((student.0, &items), (users, &table));
+        let offsets = (of_student, of_teacher);
+        let loss = catalog::divergence(student, teacher, temperature, offsets)?;
+        if joint {
+            let pull = mutual::teacher_gradient(student, teacher, temperature, offsets)?;
+            return Ok((loss + pull)?);
+        }
+        Ok(loss)
+    }
+
+    /// What is added to the scores of student and teacher in `D_kd`.
+    fn offsets(
+        &self,
+        batch: &TrainingBatch,
+    ) -> Result<(Option<Offsets>, Option<Offsets>), TrainError> {
+        match self.settings.positions {
+            Positions::All => Ok((
+                score_offsets(batch, self.priors.student)?,
+                score_offsets(batch, self.priors.teacher)?,
+            )),
+            Positions::Last => Ok((None, None)),
+        }
+    }
+
+    /// What the teacher says at `positions`, and the loss of one that learns.
+    fn taught(
+        &self,
+        batch: &TrainingBatch,
+        positions: &[u32],
+        rng: &mut MaskRng,
+    ) -> Result<(Option<TeacherOutput>, Option<Term>), TrainError> {
+        let layers = &self.teacher_layers;
+        Ok(match &self.teacher {
+            None => (None, None),
+            Some(Teacher::Frozen(teacher)) => (Some(teacher.at(batch, positions, layers)?), None),
+            Some(Teacher::Online(teacher)) => {
+                let (output, loss) = teacher.learn(batch, positions, layers, rng)?;
+                (Some(output), Some(("teacher_ce", 1.0, loss)))
+            }
+        })
     }
 
     /// The terms beside the cross-entropy.
@@ -361,24 +371,32 @@ impl<'a> Distillation<'a> {
         batch: &TrainingBatch,
         output: &ModelOutput,
         candidates: &Candidates,
-    ) -> Result<Vec<(&'static str, f64, Tensor)>, TrainError> {
+        rng: &mut MaskRng,
+    ) -> Result<Vec<Term>, TrainError> {
         let settings = &self.settings;
         let (positions, targets) = self.positions(batch);
         let states = (output.states.iter())
             .map(|state| rows_at(state, batch, &positions))
             .collect::<Result<Vec<_>, _>>()?;
         let mut terms = Vec::new();
-        if let Some(teacher) = self.teacher {
-            let taught = teacher.at(batch, &positions, &self.teacher_layers)?;
+        let (taught, of_teacher) = self.taught(batch, &positions, rng)?;
+        if let (Some(teacher), Some(taught)) = (&self.teacher, &taught) {
             if settings.aligns() {
-                let (cosine, distance) = self.alignment(&states, &taught)?;
+                let (cosine, distance) = self.alignment(&states, taught)?;
                 terms.push(("cos", settings.lambda_cos, cosine));
                 terms.push(("norm", settings.lambda_norm, distance));
             }
             if settings.lambda_kd > 0.0 {
                 let users = rows_at(&output.user_vectors, batch, &positions)?;
-                let loss = self.divergence((&users, items), (teacher, &taught), batch)?;
+                let told = (&taught.user_vectors, taught.top.as_ref());
+                let (of_student, of_teacher) = self.offsets(batch)?;
+                let offsets = (of_student.as_ref(), of_teacher.as_ref());
+                let loss = self.divergence((&users, items), teacher, told, offsets)?;
                 terms.push(("kd", settings.lambda_kd, loss));
+            }
+            if settings.lambda_block_kl > 0.0 {
+                let loss = self.block_divergence(&states, items, teacher, taught)?;
+                terms.push(("block_kl", settings.lambda_block_kl, loss));
             }
         }
         if settings.lambda_ms > 0.0 {
@@ -390,9 +408,11 @@ impl<'a> Distillation<'a> {
             Positions::All => batch.share.of_targets(value),
             Positions::Last => batch.share.of_last(value),
         };
-        (terms.into_iter())
+        let mut terms = (terms.into_iter())
             .map(|(name, weight, value)| Ok((name, weight, share(value)?)))
-            .collect()
+            .collect::<Result<Vec<_>, TrainError>>()?;
+        terms.extend(of_teacher);
+        Ok(terms)
     }
 }
 
@@ -411,7 +431,7 @@ impl Objective for Distillation<'_> {
         let loss = candidates.cross_entropy(&users, items, &batch.targets, offsets.as_ref())?;
         let loss = batch.share.of_targets(loss)?;
         let mut terms = vec![("ce", 1.0, loss)];
-        terms.extend(self.terms(items, batch, &output, &candidates)?);
+        terms.extend(self.terms(items, batch, &output, &candidates, rng)?);
         Losses::weighted(&terms)
     }
 
@@ -423,8 +443,11 @@ impl Objective for Distillation<'_> {
         let mut all = serde_json::json!({
             "objective": "distillation",
             "settings": self.settings,
-            "teacher": self.teacher.map(TeacherStates::fingerprint),
+            "teacher": self.teacher.as_ref().map(|t| t.states().fingerprint()),
         });
+        if let Some(Teacher::Online(teacher)) = &self.teacher {
+            all["online"] = teacher.describe().into();
+        }
         if self.priors != Priors::default() {
             all["priors"] = serde_json::json!(self.priors);
         }
@@ -432,74 +455,32 @@ impl Objective for Distillation<'_> {
     }
 }
 
-fn same_catalog(
+/// Whether what the teacher says means something to the student.
+fn fits(
     settings: &DistillSettings,
     student: &dyn SequentialModel,
     teacher: &dyn TeacherStates,
 ) -> Result<(), TrainError> {
     let expected = student.item_table().dims()?.0.saturating_sub(1);
     let found = teacher.num_items();
-    if settings.lambda_kd > 0.0 && expected != found {
+    let by_items = settings.lambda_kd > 0.0 || settings.lambda_block_kl > 0.0;
+    if by_items && expected != found {
         return Err(TrainError::Mismatch {
             expected: format!("{expected} items"),
             found: format!("{found} items"),
         });
     }
-    Ok(())
-}
-
-/// Numbers of the layers that end the blocks, the last layer last.
-fn block_ends(who: &'static str, layers: usize, blocks: usize) -> Result<Vec<usize>, TrainError> {
-    if layers == 0 || !layers.is_multiple_of(blocks) {
-        return Err(TrainError::Blocks {
-            who,
-            layers,
-            blocks,
-        });
+    if settings.lambda_block_kl > 0.0 {
+        let shape = (1, teacher.hidden_size());
+        let state = Tensor::zeros(shape, DType::F32, student.item_table().device())?;
+        (teacher.read_out(&state)).map_err(|error| TrainError::Mismatch {
+            expected: "a teacher whose inner states can be read out (lambda_block_kl)".to_owned(),
+            found: error.to_string(),
+        })?;
     }
-    let size = layers / blocks;
-    Ok((1..=blocks).map(|block| block * size).collect())
+    Ok(())
 }
 
 fn mean(values: &[Tensor]) -> candle_core::Result<Tensor> {
     Tensor::stack(values, 0)?.mean_all()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blocks_end_at_equal_distances_and_with_the_last_layer() {
-        assert_eq!(block_ends("teacher", 8, 4).expect("ends"), [2, 4, 6, 8]);
-        assert_eq!(block_ends("student", 4, 4).expect("ends"), [1, 2, 3, 4]);
-        assert_eq!(block_ends("student", 3, 1).expect("ends"), [3]);
-        for (layers, blocks) in [(6, 4), (2, 4), (0, 1)] {
-            let refused = block_ends("student", layers, blocks);
-            assert!(matches!(refused, Err(TrainError::Blocks { .. })));
-        }
-    }
-
-    #[test]
-    fn refuses_settings_outside_their_range() {
-        type Spoil = fn(&mut DistillSettings);
-        let spoiled: [(&str, Spoil); 5] = [
-            ("lambda_cos", |s| s.lambda_cos = -1.0),
-            ("lambda_kd", |s| s.lambda_kd = f64::INFINITY),
-            ("temperature", |s| s.temperature = 0.0),
-            ("blocks", |s| s.blocks = 1),
-            ("blocks", |s| {
-                s.lambda_ms = 0.0;
-                s.blocks = 0;
-            }),
-        ];
-        for (field, spoil) in spoiled {
-            let mut settings = DistillSettings::default();
-            spoil(&mut settings);
-            match settings.check() {
-                Err(TrainError::Setting { name, .. }) => assert_eq!(name, field),
-                other => panic!("{field}: {other:?}"),
-            }
-        }
-    }
 }

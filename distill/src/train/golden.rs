@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use slmrec_core::ItemIndex;
 
 use super::adamw::AdamW;
-use super::distillation::{Norm, Positions};
+use super::distillation::{BlockMap, Norm, Positions};
 use super::teacher::TeacherOutput;
 use super::*;
 use crate::model::{
@@ -38,27 +38,60 @@ fn assert_close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f32) {
     }
 }
 
-/// A student whose outputs are the trainable tensors themselves.
+/// A model whose outputs are the trainable tensors themselves.
 struct Leaves {
     parameters: Parameters,
     states: HashMap<usize, Var>,
     users: Var,
     items: Var,
+    /// Final norm and user projection of a teacher.
+    readout: Option<(Var, Var)>,
+    layers: usize,
 }
 
 impl Leaves {
-    fn new(golden: &HashMap<String, Tensor>) -> Self {
+    fn student(golden: &HashMap<String, Tensor>) -> Self {
+        Self::of(golden, ("student", "users", "items"), [1, 2])
+    }
+
+    fn teacher(golden: &HashMap<String, Tensor>) -> Self {
+        let names = ("teacher", "teacher_users", "teacher_items");
+        let mut teacher = Self::of(golden, names, [2, 4]);
+        let mut insert = |name: &str| {
+            let leaf = teacher.parameters.insert(name, &golden[name]);
+            leaf.expect("leaf")
+        };
+        teacher.readout = Some((insert("teacher_norm"), insert("teacher_projection")));
+        teacher
+    }
+
+    fn of(
+        golden: &HashMap<String, Tensor>,
+        (states, users, items): (&str, &str, &str),
+        layers: [usize; 2],
+    ) -> Self {
         let mut parameters = Parameters::default();
         let mut insert = |name: &str| parameters.insert(name, &golden[name]).expect("leaf");
-        let states = HashMap::from([(1, insert("student.0")), (2, insert("student.1"))]);
-        let (users, items) = (insert("users"), insert("items"));
+        let state = |at: usize| format!("{states}.{at}");
+        let states = [
+            (layers[0], insert(&state(0))),
+            (layers[1], insert(&state(1))),
+        ];
+        let (users, items) = (insert(users), insert(items));
         Self {
             parameters,
-            states,
+            states: HashMap::from(states),
             users,
             items,
+            readout: None,
+            layers: layers[1],
         }
     }
+}
+
+/// As torch computes it, in plain operations.
+fn read_out(state: &Tensor, norm: &Tensor, projection: &Tensor) -> candle_core::Result<Tensor> {
+    candle_nn::ops::rms_norm_slow(state, norm, 1e-5)?.matmul(&projection.t()?)
 }
 
 impl SequentialModel for Leaves {
@@ -75,6 +108,11 @@ impl SequentialModel for Leaves {
         })
     }
 
+    fn read_out(&self, state: &Tensor) -> candle_core::Result<Tensor> {
+        let (norm, projection) = self.readout.as_ref().expect("a teacher");
+        read_out(state, norm, projection)
+    }
+
     fn item_table(&self) -> ItemTable<'_> {
         self.items.as_tensor().into()
     }
@@ -84,7 +122,7 @@ impl SequentialModel for Leaves {
     }
 
     fn num_layers(&self) -> usize {
-        2
+        self.layers
     }
 
     fn max_history(&self) -> usize {
@@ -114,6 +152,14 @@ impl TeacherStates for Remembered {
 
     fn fingerprint(&self) -> &str {
         "golden"
+    }
+
+    fn read_out(&self, state: &Tensor) -> Result<Tensor, TrainError> {
+        Ok(read_out(
+            state,
+            &self.0["teacher_norm"],
+            &self.0["teacher_projection"],
+        )?)
     }
 
     fn at(
@@ -148,29 +194,92 @@ fn golden_batch() -> TrainingBatch {
     }
 }
 
-fn distillation<'a>(
-    golden: &HashMap<String, Tensor>,
-    student: &Leaves,
-    teacher: &'a Remembered,
-    positions: Positions,
-    norm: Norm,
-) -> Distillation<'a> {
-    let settings = DistillSettings {
+/// The settings of a case, by its name in the reference.
+fn settings_of(case: &str) -> DistillSettings {
+    let has = |part| case.split('.').any(|found| found == part);
+    DistillSettings {
         lambda_cos: 0.7,
         lambda_norm: 0.3,
         lambda_ms: 0.5,
         lambda_kd: 0.9,
+        lambda_block_kl: 0.6,
         temperature: 2.0,
-        top_k: 0,
+        top_k: if has("top") { 3 } else { 0 },
         blocks: 2,
-        norm,
-        positions,
-    };
-    let objective = Distillation::new(settings, student, Some(teacher), 1).expect("objective");
-    for (name, var) in objective.parameters().iter() {
+        block_map: BlockMap::default(),
+        norm: if has("squared") {
+            Norm::Squared
+        } else {
+            Norm::Unsquared
+        },
+        positions: if has("all") {
+            Positions::All
+        } else {
+            Positions::Last
+        },
+    }
+}
+
+/// Runs a case and compares its terms and all gradients that torch found.
+fn compare(
+    case: &str,
+    golden: &HashMap<String, Tensor>,
+    student: &Leaves,
+    teacher: &Leaves,
+    objective: &Distillation<'_>,
+) {
+    for (name, var) in objective
+        .parameters()
+        .iter()
+        .filter(|(name, _)| name.starts_with("blocks"))
+    {
         var.set(&golden[&golden_name(name)]).expect("set");
     }
-    objective
+    let mut rng = MaskRng::new(1, 1);
+    let losses = (objective.loss(student, &golden_batch(), &mut rng)).expect("loss");
+    let check = |name: &str, found: &Tensor| {
+        let name = format!("{case}.{name}");
+        assert_close(&name, found, &golden[&name], LOSS_TOLERANCE);
+    };
+    let learns = case.ends_with("joint") || case.ends_with("detached");
+    assert_eq!(losses.terms.len(), if learns { 7 } else { 6 });
+    for (name, value) in &losses.terms {
+        let value = Tensor::new(*value as f32, &Device::Cpu).expect("value");
+        check(name, &value);
+    }
+    check("total", &losses.total);
+    let gradients = losses.total.backward().expect("backward");
+    let own = objective
+        .parameters()
+        .iter()
+        .filter(|(name, _)| name.starts_with("blocks"));
+    let own = own.map(|(name, var)| (golden_name(name), var));
+    let of_models = student
+        .parameters()
+        .iter()
+        .chain(teacher.parameters().iter());
+    let leaves = of_models
+        .map(|(name, var)| (name.to_owned(), var))
+        .chain(own);
+    let mut compared = 0;
+    for (name, var) in leaves {
+        match golden.get(&format!("{case}.gradient.{name}")) {
+            Some(_) => {
+                check(
+                    &format!("gradient.{name}"),
+                    gradients.get(var).expect(&name),
+                );
+                compared += 1;
+            }
+            None => assert!(gradients.get(var).is_none(), "{case}: {name} must not move"),
+        }
+    }
+    let prefix = format!("{case}.gradient.");
+    let expected = golden
+        .keys()
+        .filter(|name| name.starts_with(&prefix))
+        .count();
+    assert_eq!(compared, expected, "{case}");
 }
 
 /// `blocks.0.head.weight` is `head.0` in the reference.
@@ -182,35 +291,40 @@ fn golden_name(name: &str) -> String {
 #[test]
 fn every_term_and_its_gradients() {
     let golden = golden("losses");
-    let teacher = Remembered(golden.clone());
-    for (positions, where_) in [(Positions::All, "all"), (Positions::Last, "last")] {
-        for (norm, form) in [(Norm::Squared, "squared"), (Norm::Unsquared, "unsquared")] {
-            let student = Leaves::new(&golden);
-            let objective = distillation(&golden, &student, &teacher, positions, norm);
-            let mut rng = MaskRng::new(1, 1);
-            let losses = objective
-                .loss(&student, &golden_batch(), &mut rng)
-                .expect("loss");
-            let case = format!("{where_}.{form}");
-            let check = |name: &str, found: &Tensor| {
-                let name = format!("{case}.{name}");
-                assert_close(&name, found, &golden[&name], LOSS_TOLERANCE);
-            };
-            assert_eq!(losses.terms.len(), 5);
-            for (name, value) in &losses.terms {
-                let value = Tensor::new(*value as f32, &Device::Cpu).expect("value");
-                check(name, &value);
-            }
-            check("total", &losses.total);
-            let gradients = losses.total.backward().expect("backward");
-            let of = |var: &Var| gradients.get(var).expect("gradient").clone();
-            for (name, var) in student.parameters().iter() {
-                check(&format!("gradient.{name}"), &of(var));
-            }
-            for (name, var) in objective.parameters().iter() {
-                check(&format!("gradient.{}", golden_name(name)), &of(var));
-            }
-        }
+    for case in [
+        "all.squared",
+        "all.unsquared",
+        "last.squared",
+        "last.unsquared",
+        "all.squared.top",
+        "last.squared.top",
+    ] {
+        let (student, teacher) = (Leaves::student(&golden), Leaves::teacher(&golden));
+        let remembered = Remembered(golden.clone());
+        let objective = Distillation::new(settings_of(case), &student, Some(&remembered), 1);
+        let objective = objective.expect("objective");
+        compare(case, &golden, &student, &teacher, &objective);
+    }
+}
+
+#[test]
+fn a_teacher_that_learns_gets_its_own_gradient_and_only_a_joint_one_the_students() {
+    let golden = golden("losses");
+    for (case, joint) in [
+        ("all.squared.detached", false),
+        ("all.squared.joint", true),
+        ("last.unsquared.joint", true),
+        ("all.squared.top.joint", true),
+    ] {
+        let (student, teacher) = (Leaves::student(&golden), Leaves::teacher(&golden));
+        let online = OnlineTeacher::new(&teacher, "leaves", joint).expect("teacher");
+        let objective = Distillation::online(settings_of(case), &student, online, 1);
+        let objective = objective.expect("objective");
+        assert_eq!(
+            objective.describe()["online"],
+            if joint { "joint" } else { "detached" }
+        );
+        compare(case, &golden, &student, &teacher, &objective);
     }
 }
 
@@ -290,7 +404,7 @@ fn five_steps_of_sparse_adam() {
 #[test]
 fn teachers_that_do_not_fit_are_refused() {
     let golden = golden("losses");
-    let student = Leaves::new(&golden);
+    let student = Leaves::student(&golden);
     let teacher = Remembered(golden);
     let with = |blocks, teacher| {
         let settings = DistillSettings {

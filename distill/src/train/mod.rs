@@ -1,7 +1,7 @@
 //! Objectives and the loop that minimises them.
 //!
 //! [`batches`] cuts training sequences into windows, [`objective`] turns a batch into named loss
-//! terms ([`distillation`] adds those of the teacher, live or from [`teacher_cache`]), [`adamw`] and [`schedule`] change the
+//! terms ([`distillation`] adds those of the teacher, live, learning ([`online`]) or from [`teacher_cache`]), [`adamw`] and [`schedule`] change the
 //! parameters, [`replicas`] share batches between devices, [`trainer`] runs the epochs and [`state`] lets a cut run go on as if nothing had
 //! happened.
 
@@ -12,6 +12,7 @@ pub mod distillation;
 pub mod error;
 pub mod losses;
 pub mod objective;
+pub mod online;
 pub mod replicas;
 pub mod report;
 pub mod schedule;
@@ -21,6 +22,7 @@ pub mod teacher;
 pub mod teacher_cache;
 pub mod top_scores;
 pub mod trainer;
+pub mod user_share;
 
 #[cfg(test)]
 mod device_tests;
@@ -28,6 +30,8 @@ mod device_tests;
 mod golden;
 #[cfg(test)]
 mod kill_tests;
+#[cfg(test)]
+mod online_tests;
 #[cfg(test)]
 mod sharing_tests;
 #[cfg(test)]
@@ -37,11 +41,13 @@ mod tests;
 
 pub use batches::{EpochOrder, Share, TrainingBatch, TrainingData, Window};
 pub use cloze::Cloze;
-pub use distillation::{DistillSettings, Distillation, Priors};
+pub use distillation::{BlockMap, DistillSettings, Distillation, Priors};
 pub use error::TrainError;
 pub use objective::{CrossEntropy, Losses, Objective};
+pub use online::OnlineTeacher;
 pub use report::{EpochReport, FitReport, StepReport, TrainObserver, Validator};
 pub use settings::{CatalogLoss, SampledSoftmax, Targets, TrainSettings};
 pub use teacher::{LiveTeacher, TeacherStates, hidden_size};
 pub use top_scores::TopScores;
 pub use trainer::Trainer;
+pub use user_share::share_of_users;

@@ -40,6 +40,12 @@ pub trait TeacherStates: Sync {
     /// Names the teacher's weights in the hash that a resumed run is checked by.
     fn fingerprint(&self) -> &str;
 
+    /// User vectors `[R, D]` read from states `[R, H]` after an inner layer, as if the layers ended there.
+    ///
+    /// # Errors
+    /// A teacher that does not read inner states out.
+    fn read_out(&self, state: &Tensor) -> Result<Tensor, TrainError>;
+
     /// States after `layers` (`1..=M`, M after the final norm) and user vectors at the flat
     /// `positions` of the batch. `batch.windows` are keys that stay the same from epoch to epoch.
     ///
@@ -98,6 +104,10 @@ impl TeacherStates for LiveTeacher<'_> {
 
     fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    fn read_out(&self, state: &Tensor) -> Result<Tensor, TrainError> {
+        Ok(self.model.read_out(state)?.detach())
     }
 
     fn at(

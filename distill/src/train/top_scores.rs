@@ -54,8 +54,24 @@ impl TopScores {
         })
     }
 
+    /// The same items with scores through which gradients reach the teacher's user vectors and item
+    /// embeddings.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn with_gradient(self, user_vectors: &Tensor, item_embeddings: &Tensor) -> Result<Self> {
+        let (rows, k) = self.items.dims2()?;
+        let (_, dim) = item_embeddings.dims2()?;
+        let chosen = item_embeddings.index_select(&self.items.flatten_all()?, 0)?;
+        let scores = (chosen.reshape((rows, k, dim))?)
+            .matmul(&user_vectors.reshape((rows, dim, 1))?)?
+            .reshape((rows, k))?;
+        Ok(Self { scores, ..self })
+    }
+
     /// Mean of `T^2 KL(softmax(teacher / T) || softmax(student / T))`, both over these K items only.
-    /// The student's user vectors `[R, D]` and item embeddings `[N + 1, D]` get gradients.
+    /// The student's user vectors `[R, D]` and item embeddings `[N + 1, D]` get gradients; so does the
+    /// teacher after [`Self::with_gradient`].
     ///
     /// # Errors
     /// Shapes that do not fit, or items that the student does not have.
@@ -73,7 +89,7 @@ impl TopScores {
             .matmul(&user_vectors.reshape((rows, dim, 1))?)?
             .reshape((rows, k))?;
         let student = log_softmax(&(student / temperature)?, D::Minus1)?;
-        let teacher = log_softmax(&(&self.scores / temperature)?, D::Minus1)?.detach();
+        let teacher = log_softmax(&(&self.scores / temperature)?, D::Minus1)?;
         let terms = (teacher.exp()? * (teacher - student)?)?;
         terms.sum_all()? * (temperature * temperature / rows as f64)
     }

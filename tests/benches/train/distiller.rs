@@ -213,6 +213,10 @@ impl TeacherStates for Remembered<'_> {
         self.states.fingerprint()
     }
 
+    fn read_out(&self, state: &Tensor) -> Result<Tensor, TrainError> {
+        self.states.read_out(state)
+    }
+
     fn at(
         &self,
         batch: &TrainingBatch,

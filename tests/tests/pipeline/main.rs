@@ -2,6 +2,7 @@
 //! teacher, student, bundle, recommendations, comparison; then again, to see it skipped.
 
 mod browser;
+mod objective;
 mod stored_states;
 mod study;
 #[path = "../support/mod.rs"]
@@ -114,6 +115,8 @@ fn from_logs_to_recommendations() {
     refuses_what_is_wrong(folder);
     a_blend_teaches(folder);
     study::goes_on_where_it_was(folder);
+    objective::forms_of_student_and_objective(folder);
+    objective::studies_of_them(folder);
 }
 
 /// The page about the run, and the run against itself.

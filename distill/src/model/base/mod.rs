@@ -4,6 +4,7 @@
 //! Only the layers that are kept are read and dequantized, and of the token embeddings only the
 //! prompt's rows.
 
+pub mod cut;
 mod gguf;
 mod huggingface;
 

@@ -1,6 +1,7 @@
 //! `pipeline.toml`: one table for all stages. Every field has a default, unknown ones are refused.
 
 mod device;
+mod distill;
 mod sections;
 
 use std::path::{Path, PathBuf};
@@ -14,10 +15,13 @@ use crate::model::{LlmSettings, PromptText};
 use crate::plan::PlanSettings;
 
 pub use device::DeviceChoice;
+pub use distill::{
+    DistillStage, Online, OnlineStart, PriorUse, StudentStart, TeacherChoice, TeacherStatesChoice,
+    Tuning,
+};
 pub use sections::{
-    Baseline, BaselinesStage, Bert4RecStage, BlendStage, DistillStage, EvaluateStage, ExportStage,
-    Gru4RecStage, ItemSource, LayerChoice, PrepareStage, PretrainStage, PriorStage, PriorUse,
-    StudentStart, TeachStage, TeacherChoice, TeacherStatesChoice,
+    Baseline, BaselinesStage, Bert4RecStage, BlendStage, EvaluateStage, ExportStage, Gru4RecStage,
+    ItemSource, LayerChoice, PrepareStage, PretrainStage, PriorStage, TeachStage,
 };
 
 /// All settings of all stages.
@@ -173,6 +177,7 @@ fn set(table: &mut toml::Table, path: &str, value: toml::Value) -> Result<(), Pi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{BodyTraining, LoraSettings};
 
     #[test]
     fn the_command_line_wins_and_unknown_fields_are_refused() {
@@ -233,6 +238,50 @@ mod tests {
             let error = check(change).expect_err("refused");
             assert!(error.contains("setting distill.cache_"), "{error}");
         }
+    }
+
+    #[test]
+    fn the_share_of_users_has_a_range() {
+        for (share, right) in [
+            (0.0, false),
+            (0.25, true),
+            (1.0, true),
+            (1.5, false),
+            (f64::NAN, false),
+        ] {
+            let stage = DistillStage {
+                user_share: share,
+                ..DistillStage::default()
+            };
+            assert_eq!(stage.check().is_ok(), right, "{share}");
+        }
+    }
+
+    #[test]
+    fn the_student_is_tuned_as_its_section_says() {
+        let training = |tuning, training| {
+            let stage = DistillStage {
+                tuning,
+                ..DistillStage::default()
+            };
+            let model = LlmSettings {
+                training,
+                ..LlmSettings::default()
+            };
+            stage.student_model(&model).training
+        };
+        let lora = BodyTraining::Lora(LoraSettings {
+            r: 3,
+            ..LoraSettings::default()
+        });
+        assert_eq!(
+            training(Tuning::Shared, BodyTraining::Frozen),
+            BodyTraining::Frozen
+        );
+        assert_eq!(training(Tuning::Full, lora.clone()), BodyTraining::Full);
+        assert_eq!(training(Tuning::Lora, lora.clone()), lora);
+        let own = BodyTraining::Lora(LoraSettings::default());
+        assert_eq!(training(Tuning::Lora, BodyTraining::Full), own);
     }
 
     #[test]

@@ -10,8 +10,7 @@ use crate::data::PrepareSettings;
 use crate::model::LayerSelection;
 use crate::model::baseline::{Bert4RecSettings, Gru4RecSettings};
 use crate::model::sasrec::SasRecSettings;
-use crate::pipeline::PipelineError;
-use crate::train::{DistillSettings, TrainSettings};
+use crate::train::TrainSettings;
 
 /// `[prepare]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -257,132 +256,8 @@ impl Default for BlendStage {
     }
 }
 
-/// Who teaches the student.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum TeacherChoice {
-    /// The decoder of `teach`.
-    #[default]
-    Decoder,
-    /// The models of `blend` together.
-    Blend,
-}
-
-/// What the student's body begins as.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum StudentStart {
-    /// Layers of the pretrained model.
-    #[default]
-    Base,
-    /// Layers of the trained teacher: the first ones or every k-th, as `layer_choice` says.
-    Teacher,
-}
-
-/// Where the transition prior stands while a student learns. Bundles have it beside the model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum PriorUse {
-    /// Nowhere: the student learns to rank alone.
-    #[default]
-    Outside,
-    /// Added to its scores, without the user's own counts: the student learns what counting cannot,
-    /// and ranks with the prior only.
-    Inside,
-}
-
-/// Where the teacher's states come from while the student learns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum TeacherStatesChoice {
-    /// From the disk where they fit `cache_max_gib`, else from a teacher that runs at every step.
-    #[default]
-    Auto,
-    /// From the disk.
-    Cache,
-    /// From a teacher that runs at every step.
-    Live,
-}
-
-/// `[distill]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DistillStage {
-    /// Who teaches it.
-    pub teacher: TeacherChoice,
-    /// Number of layers L.
-    pub layers: usize,
-    /// Which layers the student begins with.
-    pub layer_choice: LayerChoice,
-    /// Of which model.
-    pub start: StudentStart,
-    /// Where the transition prior stands while it learns.
-    pub prior: PriorUse,
-    /// The terms and their weights.
-    pub objective: DistillSettings,
-    /// Whether the same student is also trained without the teacher, for the comparison.
-    pub ce_only: bool,
-    /// Where the teacher's states come from.
-    pub teacher_states: TeacherStatesChoice,
-    /// Most GiB of stored teacher states.
-    pub cache_max_gib: f64,
-    /// MiB of one file of them: the piece of work that one machine does at a time.
-    pub cache_shard_mib: f64,
-    /// Where they are stored; `teacher-states` in the work directory when absent.
-    pub cache_dir: Option<PathBuf>,
-    /// The loop, for both.
-    pub train: TrainSettings,
-}
-
-impl Default for DistillStage {
-    fn default() -> Self {
-        Self {
-            teacher: TeacherChoice::Decoder,
-            layers: 4,
-            layer_choice: LayerChoice::First,
-            start: StudentStart::Base,
-            prior: PriorUse::Outside,
-            objective: DistillSettings::default(),
-            ce_only: true,
-            teacher_states: TeacherStatesChoice::Auto,
-            cache_max_gib: 8.0,
-            cache_shard_mib: 64.0,
-            cache_dir: None,
-            train: language_model_training(),
-        }
-    }
-}
-
-impl DistillStage {
-    /// Most bytes of a shard of teacher states.
-    #[must_use]
-    pub fn cache_shard_bytes(&self) -> u64 {
-        (self.cache_shard_mib * f64::from(1 << 20)) as u64
-    }
-
-    /// Checks the ranges of the settings of stored teacher states.
-    ///
-    /// # Errors
-    /// A setting outside its range.
-    pub fn check_cache(&self) -> Result<(), PipelineError> {
-        let found = self.cache_max_gib;
-        if !(found.is_finite() && found >= 0.0) {
-            return Err(PipelineError::Settings(format!(
-                "setting distill.cache_max_gib: expected a number of at least 0, found {found}"
-            )));
-        }
-        let found = self.cache_shard_mib;
-        if !(found > 0.0 && found <= 1024.0) {
-            return Err(PipelineError::Settings(format!(
-                "setting distill.cache_shard_mib: expected a number above 0, at most 1024, found {found}"
-            )));
-        }
-        Ok(())
-    }
-}
-
 /// Few epochs at a small batch: the pretrained layers start far ahead of a random body.
-fn language_model_training() -> TrainSettings {
+pub(super) fn language_model_training() -> TrainSettings {
     TrainSettings {
         epochs: 4,
         batch_size: 16,

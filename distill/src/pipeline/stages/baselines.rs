@@ -135,6 +135,7 @@ impl Job<'_> {
                 identity: format!("{} {:?}", stage.settings, stage.inputs),
                 dir,
                 dataset: &dataset,
+                user_share: 1.0,
                 beside: None,
             };
             let objective = self.objective;

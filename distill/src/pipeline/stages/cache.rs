@@ -8,13 +8,13 @@ use slmrec_core::Dataset;
 use slmrec_core::manifest::Readout;
 use slmrec_export::checkpoint::{CONFIG_FILE, LlamaConfig, RECOMMENDER_WEIGHTS_FILE};
 
-use super::super::settings::{TeacherChoice, TeacherStatesChoice};
+use super::super::settings::{Online, TeacherChoice, TeacherStatesChoice};
 use super::super::{PipelineError, WorkDir};
-use super::{Context, blend, input_hash};
+use super::{Context, blend, input_hash, seeded, training_data};
 use crate::model::file_error::read_json;
 use crate::model::recommender::ITEM_EMBEDDINGS;
 use crate::model::weights_file::WeightsFile;
-use crate::model::{LlmRecommender, SequentialModel, read_recommender_config};
+use crate::model::{LlmRecommender, SequentialModel, StateReadout, read_recommender_config};
 use crate::train::distillation::Positions;
 use crate::train::teacher_cache::{
     BATCH_ITEMS, CacheError, CacheLayout, CacheSpec, CachedTeacher, FillPart, Filler, ShardState,
@@ -62,10 +62,15 @@ pub struct ShardReport {
 pub fn fill(context: &Context<'_>, part: FillPart) -> Result<CacheReport, PipelineError> {
     let work = Work::new(context, &context.dataset()?.0)?;
     work.check_size(context)?;
-    if context.settings.distill.teacher_states == TeacherStatesChoice::Live {
-        let notice =
-            "teacher-states: distill.teacher_states = \"live\", so distill will not read them";
-        context.reporter.say(notice);
+    let section = &context.settings.distill;
+    let why = match (section.online, section.teacher_states) {
+        (Online::Off, TeacherStatesChoice::Live) => Some("distill.teacher_states = \"live\""),
+        (Online::Off, _) => None,
+        _ => Some("distill.online lets the teacher learn"),
+    };
+    if let Some(why) = why {
+        let notice = format!("teacher-states: {why}, so distill will not read them");
+        context.reporter.say(&notice);
     }
     work.fill(context, part, context.force)
 }
@@ -164,6 +169,18 @@ fn load_teacher(context: &Context<'_>) -> Result<Box<dyn SequentialModel>, Pipel
     })
 }
 
+/// How the teacher reads inner states out, only where a term asks for it; a blend does not.
+fn readout(context: &Context<'_>) -> Result<Option<StateReadout>, PipelineError> {
+    let section = &context.settings.distill;
+    if section.objective.lambda_block_kl == 0.0 || section.teacher == TeacherChoice::Blend {
+        return Ok(None);
+    }
+    Ok(Some(StateReadout::load(
+        &teacher_dir(context)?,
+        &context.device,
+    )?))
+}
+
 /// What a cache has to know of the teacher.
 struct Shape {
     num_layers: usize,
@@ -219,14 +236,15 @@ pub(super) fn stored_positions(positions: Positions, targets: Targets) -> Positi
 impl Work {
     fn new(context: &Context<'_>, dataset: &Dataset) -> Result<Self, PipelineError> {
         let section = &context.settings.distill;
-        section.check_cache()?;
+        section.check()?;
         let teacher = Shape::of(context)?;
         let objective = &section.objective;
         objective.check()?;
         // The windows of the student, whose batches the states are read for.
         let targets = section.train.targets;
-        let data = TrainingData::new(dataset, context.settings.model.max_history, targets)?
-            .with_settings(&section.train)?;
+        let max_history = context.settings.model.max_history;
+        let train = seeded(&section.train, context);
+        let data = training_data(dataset, section.user_share, max_history, &train)?;
         let spec = CacheSpec {
             teacher: input_hash(&teacher_dir(context)?)?,
             data: data.fingerprint(),
@@ -305,7 +323,7 @@ impl Work {
                 "teacher-states: {others} shards of another teacher, other data or other settings \
                  are stale and go when this cache is complete\n\
                  hint: states serve a student whose flags were given to `teach --cache-states`, \
-                 too (--blocks, --lambda-cos, --lambda-norm, --lambda-kd)"
+                 too (--blocks, --block-map, --lambda-cos, --lambda-norm, --lambda-kd, --lambda-block-kl)"
             ));
         }
         for (shard, state) in states {
@@ -397,14 +415,15 @@ impl Work {
             report.dir.display(),
             report.bytes as f64 / 1e6,
         ));
+        let readout = readout(context)?;
         let teacher = CachedTeacher::open(self.cache, &states, items).map_err(TrainError::from)?;
-        Ok(Teacher::Cached(Box::new(teacher)))
+        Ok(Teacher::Cached(Box::new(teacher.with_readout(readout))))
     }
 
     /// The teacher's item embeddings, only where all its scores are needed.
     fn item_embeddings(&self, context: &Context<'_>) -> Result<Option<Tensor>, PipelineError> {
         let spec = self.cache.layout().spec();
-        if context.settings.distill.objective.lambda_kd == 0.0 || spec.top_k > 0 {
+        if !context.settings.distill.objective.needs_teacher_items() {
             return Ok(None);
         }
         if context.settings.distill.teacher == TeacherChoice::Blend {

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use slmrec_core::Dataset;
 use slmrec_core::prior::PriorWeights;
 
-use super::super::settings::{PriorUse, StudentStart, TeacherChoice};
+use super::super::settings::{Online, PriorUse, StudentStart, TeacherChoice};
 use super::super::stage::{Stage, StageRecord};
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::cache::{States, Teacher, teacher_dir};
 use super::plan::{self, TrainingRun};
 use super::prior::{self, Beside};
-use super::teach::{ModelRun, base_path, from_base, model_inputs, say_size};
-use super::{Context, blend, input_hash, to_json};
-use crate::model::LlmRecommender;
+use super::student::student;
+use super::teach::{ModelRun, base_path, model_inputs, say_size};
+use super::{Context, blend, input_hash, online, to_json};
 use crate::train::{CrossEntropy, Distillation, Objective, Priors};
 
 /// Distils the teacher into the student.
@@ -22,6 +22,9 @@ use crate::train::{CrossEntropy, Distillation, Objective, Priors};
 /// Missing earlier stages, layers that do not divide into blocks, or training that fails.
 pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
     let section = &context.settings.distill;
+    if section.online != Online::Off {
+        return online::run(context);
+    }
     let teacher_hash = input_hash(&teacher_dir(context)?)?;
     let mut stage = student_stage(context, "distill", context.work.student())?;
     stage.settings["teacher"] = to_json(&section.teacher)?;
@@ -32,6 +35,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
         insert_prior(context, &mut stage)?;
     }
     stage.run(context.force, context.reporter, |dir| {
+        online::forget(dir)?;
         let (dataset, _) = context.dataset()?;
         plan::announce(context, &dataset, TrainingRun::Distill)?;
         let teacher = Teacher::choose(context, &dataset)?;
@@ -69,6 +73,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
             train: &section.train,
             dir,
             dataset: &dataset,
+            user_share: section.user_share,
             beside,
         };
         let objectives: Vec<&dyn Objective> = objectives.iter().map(|o| o as _).collect();
@@ -104,6 +109,7 @@ pub fn run_ce_only(context: &Context<'_>) -> Result<Option<Outcome>, PipelineErr
             train: &section.train,
             dir,
             dataset: &dataset,
+            user_share: section.user_share,
             beside: (weights.is_some())
                 .then(|| Beside::new(context, &dataset, weights))
                 .transpose()?,
@@ -114,12 +120,13 @@ pub fn run_ce_only(context: &Context<'_>) -> Result<Option<Outcome>, PipelineErr
     Ok(Some(outcome))
 }
 
-fn student_stage(
+pub(super) fn student_stage(
     context: &Context<'_>,
     name: &'static str,
     dir: PathBuf,
 ) -> Result<Stage, PipelineError> {
     let section = &context.settings.distill;
+    section.check()?;
     let mut stage = Stage {
         name,
         dir,
@@ -127,6 +134,11 @@ fn student_stage(
             "layers": section.layers,
             "layer_choice": to_json(&section.layer_choice)?,
             "start": to_json(&section.start)?,
+            "tuning": to_json(&section.tuning)?,
+            "hidden_size": section.hidden_size,
+            "intermediate_size": section.intermediate_size,
+            "key_value_heads": section.key_value_heads,
+            "user_share": section.user_share,
             "prior": to_json(&section.prior)?,
             "train": to_json(&section.train)?,
             "model": to_json(&context.settings.model)?,
@@ -148,7 +160,7 @@ fn insert_prior(context: &Context<'_>, stage: &mut Stage) -> Result<(), Pipeline
 }
 
 /// How the prior stands inside the student's scores.
-fn prior_of_student(
+pub(super) fn prior_of_student(
     context: &Context<'_>,
     dataset: &Dataset,
 ) -> Result<Option<PriorWeights>, PipelineError> {
@@ -165,28 +177,6 @@ fn prior_of_teacher(context: &Context<'_>) -> Result<Option<PriorWeights>, Pipel
         blend::prior_weights(context)
     } else {
         Ok(None)
-    }
-}
-
-fn student(context: &Context<'_>) -> Result<LlmRecommender, PipelineError> {
-    let section = &context.settings.distill;
-    match section.start {
-        StudentStart::Base => from_base(
-            context,
-            &base_path(context)?,
-            section.layers,
-            section.layer_choice,
-        ),
-        StudentStart::Teacher => {
-            let dir = WorkDir::finished(context.work.teacher(), "teach")?;
-            Ok(LlmRecommender::start_from(
-                &dir,
-                &section.layer_choice.select(section.layers),
-                &context.settings.model,
-                context.settings.seed,
-                &context.device,
-            )?)
-        }
     }
 }
 

@@ -6,10 +6,12 @@ pub mod cache;
 pub mod distill;
 pub mod evaluate;
 pub mod export;
+mod online;
 pub mod plan;
 pub mod prepare;
 pub mod pretrain;
 pub mod prior;
+mod student;
 pub mod study;
 pub mod teach;
 mod titles;
@@ -29,7 +31,7 @@ use crate::evaluate::{Comparison, ModelScorer, sample_users, validation_ndcg, va
 use crate::model::SequentialModel;
 use crate::prior::WithPrior;
 use crate::train::replicas::{Replica, connect};
-use crate::train::{FitReport, TrainSettings, Trainer, TrainingData, Validator};
+use crate::train::{FitReport, TrainSettings, Trainer, TrainingData, Validator, share_of_users};
 
 /// What every stage needs.
 pub struct Context<'a> {
@@ -211,6 +213,8 @@ struct Training<'a> {
     identity: String,
     dir: &'a Path,
     dataset: &'a Dataset,
+    /// Share of the users whose sequences are learned from.
+    user_share: f64,
     beside: Option<prior::Beside>,
 }
 
@@ -221,8 +225,7 @@ impl Training<'_> {
         replicas: &[Replica<'_>],
     ) -> Result<FitReport, PipelineError> {
         let max_history = replicas[0].model.max_history();
-        let mut data = TrainingData::new(self.dataset, max_history, self.settings.targets)?
-            .with_settings(self.settings)?;
+        let mut data = training_data(self.dataset, self.user_share, max_history, self.settings)?;
         if let Some(beside) = &self.beside {
             data = data.with_prior(beside.prior.clone());
         }
@@ -256,6 +259,18 @@ impl Training<'_> {
         .fit_replicas(replicas, exchange.as_ref(), &data)?;
         Ok(report)
     }
+}
+
+/// What a loop with these settings, the seed among them, learns from.
+fn training_data(
+    dataset: &Dataset,
+    user_share: f64,
+    max_history: usize,
+    train: &TrainSettings,
+) -> Result<TrainingData, PipelineError> {
+    let users = share_of_users(dataset.num_users(), user_share, train.seed);
+    let data = TrainingData::of_users(dataset, &users, max_history, train.targets)?;
+    Ok(data.with_settings(train)?)
 }
 
 /// Settings of a loop with the pipeline's seed.

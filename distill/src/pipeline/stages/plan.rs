@@ -3,15 +3,19 @@
 
 use slmrec_core::Dataset;
 use slmrec_core::history::newest;
+use slmrec_export::checkpoint::LlamaConfig;
 
 use super::super::PipelineError;
-use super::super::settings::{LayerChoice, StudentStart, TeacherChoice, TeacherStatesChoice};
+use super::super::settings::{
+    LayerChoice, Online, StudentStart, TeacherChoice, TeacherStatesChoice,
+};
 use super::cache::stored_positions;
 use super::pretrain::WITH_TITLES;
 use super::teach::base_path;
-use super::{Context, seeded, titles};
+use super::{Context, seeded, titles, training_data};
 use crate::model::base::BaseHeader;
-use crate::plan::calibration::{self, Llm, Subject};
+use crate::model::{LlmSettings, Widths};
+use crate::plan::calibration::{self, Llm, Subject, Taught};
 use crate::plan::decoder::{DecoderRun, DecoderShape};
 use crate::plan::machine::Free;
 use crate::plan::sasrec::SasRecRun;
@@ -126,8 +130,14 @@ fn plan(
         TrainingRun::PretrainWithTitles(size) => sasrec(context, dataset, Some(size)),
         TrainingRun::Teach => {
             let section = &settings.teach;
-            let layers = (section.layers, section.layer_choice);
-            decoder(context, dataset, "teach", layers, &section.train, None)
+            let body = Body {
+                layers: section.layers,
+                choice: section.layer_choice,
+                settings: settings.model.clone(),
+                widths: Widths::default(),
+                user_share: 1.0,
+            };
+            decoder(context, dataset, "teach", &body, &section.train, None)
         }
         TrainingRun::CeOnly | TrainingRun::Distill => {
             let section = &settings.distill;
@@ -137,11 +147,17 @@ fn plan(
             };
             // Layers of the teacher are layers of the base, too, in the number that it has of them.
             let choice = match section.start {
-                StudentStart::Base => section.layer_choice,
+                StudentStart::Base | StudentStart::Random => section.layer_choice,
                 StudentStart::Teacher => LayerChoice::First,
             };
-            let layers = (section.layers, choice);
-            decoder(context, dataset, name, layers, &section.train, objective)
+            let body = Body {
+                layers: section.layers,
+                choice,
+                settings: section.student_model(&settings.model),
+                widths: section.widths(),
+                user_share: section.user_share,
+            };
+            decoder(context, dataset, name, &body, &section.train, objective)
         }
     }
 }
@@ -186,11 +202,20 @@ fn sasrec(
     })
 }
 
+/// What is trained of which layers of the base.
+struct Body {
+    layers: usize,
+    choice: LayerChoice,
+    settings: LlmSettings,
+    widths: Widths,
+    user_share: f64,
+}
+
 fn decoder(
     context: &Context<'_>,
     dataset: &Dataset,
     stage: &'static str,
-    (layers, choice): (usize, LayerChoice),
+    body: &Body,
     train: &TrainSettings,
     objective: Option<&DistillSettings>,
 ) -> Result<StagePlan, PipelineError> {
@@ -198,18 +223,21 @@ fn decoder(
     let base = base_path(context)?;
     let header = BaseHeader::read(&base, &settings.prompt_text())?;
     let available = header.config.num_hidden_layers;
-    choice.select(layers).resolve(available, &base)?;
+    let layers = body.layers;
+    body.choice.select(layers).resolve(available, &base)?;
+    let config = body.widths.of(&header.config)?;
     let item_dim = settings.pretrain.model.hidden_size;
     let max_history = settings.model.max_history;
     let train = seeded(train, context);
-    let data = TrainingData::new(dataset, max_history, train.targets)?.with_settings(&train)?;
+    let data = training_data(dataset, body.user_share, max_history, &train)?;
     let work = Work::of(&data, train.batch_size, train.epochs);
-    let shape = |layers| DecoderShape::new(&header.config, layers);
+    let taught = DecoderShape::new(&header.config, settings.teach.layers);
+    let learns = objective.is_some() && settings.distill.online != Online::Off;
     let run = DecoderRun {
         stage,
-        shape: shape(layers),
-        settings: &settings.model,
-        checkpointing: settings.model.activation_checkpointing,
+        shape: DecoderShape::new(&config, layers),
+        settings: &body.settings,
+        checkpointing: body.settings.activation_checkpointing,
         items: (dataset.num_items() as u64, item_dim as u64),
         prompt: (
             header.prompt.prefix_tokens.len() as u64,
@@ -218,15 +246,21 @@ fn decoder(
         batch_size: train.batch_size as u64,
         targets: train.targets,
         work,
-        distillation: objective.map(|objective| (shape(settings.teach.layers), objective)),
+        distillation: objective.map(|objective| (taught, objective)),
+        online: learns.then_some(&settings.model),
     };
     let llm = Llm {
-        config: &header.config,
+        config: &config,
         layers,
-        settings: &settings.model,
+        settings: &body.settings,
         prompt: &header.prompt,
         item_dim,
-        distillation: objective.map(|objective| (settings.teach.layers, objective)),
+        distillation: objective.map(|objective| Taught {
+            layers: settings.teach.layers,
+            size: layer_size(&header.config) / layer_size(&config),
+            learns,
+            objective,
+        }),
     };
     let teacher_cache = match objective {
         Some(objective) => cache_size(context, objective, &run, &data)?,
@@ -244,6 +278,12 @@ fn decoder(
     timed(context, plan, || calibration::decoder(&subject, &llm))
 }
 
+/// Weights of one layer.
+fn layer_size(config: &LlamaConfig) -> f64 {
+    let shape = |layers| DecoderShape::new(config, layers).parameters();
+    (shape(1) - shape(0)) as f64
+}
+
 /// Bytes of the teacher's states, unless the settings want the teacher itself.
 fn cache_size(
     context: &Context<'_>,
@@ -252,7 +292,7 @@ fn cache_size(
     data: &TrainingData,
 ) -> Result<Option<u64>, PipelineError> {
     let section = &context.settings.distill;
-    let live = section.teacher_states == TeacherStatesChoice::Live;
+    let live = section.teacher_states == TeacherStatesChoice::Live || run.online.is_some();
     let Some((teacher, _)) = run
         .distillation
         .filter(|_| objective.needs_teacher() && !live)

@@ -150,6 +150,7 @@ impl Sasrec<'_> {
                 identity: format!("{} {:?}", stage.settings, stage.inputs),
                 dir,
                 dataset: &dataset,
+                user_share: 1.0,
                 beside,
             };
             let replica = |model| Replica {

@@ -51,6 +51,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
             train: &section.train,
             dir,
             dataset: &dataset,
+            user_share: 1.0,
             beside: None,
         };
         let objective = CrossEntropy::default();
@@ -138,7 +139,7 @@ fn sasrec_dir(context: &Context<'_>) -> Result<PathBuf, PipelineError> {
 }
 
 /// Item embeddings `[N + 1, D]` of that SASRec, with what titles add to them.
-fn item_embeddings(context: &Context<'_>) -> Result<Tensor, PipelineError> {
+pub(super) fn item_embeddings(context: &Context<'_>) -> Result<Tensor, PipelineError> {
     let dir = sasrec_dir(context)?;
     let (sasrec, config) = SasRec::load(&dir, &context.device)?;
     let expected = vocabulary_hash(context)?;
@@ -171,6 +172,8 @@ pub(super) struct ModelRun<'a> {
     pub(super) train: &'a TrainSettings,
     pub(super) dir: &'a Path,
     pub(super) dataset: &'a Dataset,
+    /// Share of the users whose sequences are learned from.
+    pub(super) user_share: f64,
     pub(super) beside: Option<Beside>,
 }
 
@@ -182,6 +185,18 @@ impl ModelRun<'_> {
         models: &[LlmRecommender],
         objectives: &[&dyn Objective],
     ) -> Result<serde_json::Value, PipelineError> {
+        let report = self.fit(context, models, objectives)?;
+        self.write(context, (self.role, self.dir), &models[0], &report)?;
+        to_json(&report)
+    }
+
+    /// Trains `models`, one for each device, each on its objective.
+    pub(super) fn fit(
+        &self,
+        context: &Context<'_>,
+        models: &[LlmRecommender],
+        objectives: &[&dyn Objective],
+    ) -> Result<FitReport, PipelineError> {
         let train = seeded(self.train, context);
         let training = Training {
             label: self.stage.name,
@@ -189,15 +204,25 @@ impl ModelRun<'_> {
             identity: format!("{} {:?}", self.stage.settings, self.stage.inputs),
             dir: self.dir,
             dataset: self.dataset,
+            user_share: self.user_share,
             beside: self.beside.clone(),
         };
         let replicas: Vec<Replica<'_>> = (models.iter().zip(objectives))
             .map(|(model, &objective)| Replica { model, objective })
             .collect();
-        let report: FitReport = training.fit(context, &replicas)?;
-        let figures = to_json(&report)?;
+        training.fit(context, &replicas)
+    }
+
+    /// Writes the checkpoint of a model that the training changed.
+    pub(super) fn write(
+        &self,
+        context: &Context<'_>,
+        (role, dir): (&str, &Path),
+        model: &LlmRecommender,
+        report: &FitReport,
+    ) -> Result<(), PipelineError> {
         let info = CheckpointInfo {
-            role: self.role.to_owned(),
+            role: role.to_owned(),
             vocabulary_sha256: vocabulary_hash(context)?,
             provenance: serde_json::json!({
                 "stage": self.stage.name,
@@ -206,7 +231,6 @@ impl ModelRun<'_> {
                 "metrics": { "validation NDCG@10": report.best_metric },
             }),
         };
-        write_checkpoint(&models[0], self.dir, &info)?;
-        Ok(figures)
+        Ok(write_checkpoint(model, dir, &info)?)
     }
 }

@@ -1,5 +1,5 @@
 //! Terms that pull a student's hidden states towards the teacher's.
-//! States are `[R, H]`; the teacher's get no gradient.
+//! States are `[R, H]`. A teacher that must not move gives states without a gradient.
 
 use candle_core::{D, Result, Tensor};
 
@@ -13,9 +13,8 @@ const SMALLEST_SQUARE: f64 = 1e-12;
 /// # Errors
 /// Shapes that do not fit.
 pub fn cosine(teacher: &Tensor, student: &Tensor) -> Result<Tensor> {
-    let teacher = teacher.detach();
-    let product = (&teacher * student)?.sum(D::Minus1)?;
-    let lengths = (length(&teacher)? * length(student)?)?;
+    let product = (teacher * student)?.sum(D::Minus1)?;
+    let lengths = (length(teacher)? * length(student)?)?;
     product.div(&lengths)?.mean_all()?.affine(-1.0, 1.0)
 }
 
@@ -24,10 +23,7 @@ pub fn cosine(teacher: &Tensor, student: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Shapes that do not fit.
 pub fn squared_distance(teacher: &Tensor, student: &Tensor) -> Result<Tensor> {
-    (teacher.detach() - student)?
-        .sqr()?
-        .sum(D::Minus1)?
-        .mean_all()
+    (teacher - student)?.sqr()?.sum(D::Minus1)?.mean_all()
 }
 
 /// Mean over rows of the distance `||teacher - student||`.
@@ -35,7 +31,7 @@ pub fn squared_distance(teacher: &Tensor, student: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Shapes that do not fit.
 pub fn distance(teacher: &Tensor, student: &Tensor) -> Result<Tensor> {
-    let squares = (teacher.detach() - student)?.sqr()?.sum(D::Minus1)?;
+    let squares = (teacher - student)?.sqr()?.sum(D::Minus1)?;
     (squares + SMALLEST_SQUARE)?.sqrt()?.mean_all()
 }
 

@@ -16,7 +16,7 @@ use super::offsets::Offsets;
 use crate::model::ops::fused;
 
 /// Most logits of one block: 16 MiB in f32.
-const BLOCK_LOGITS: usize = 1 << 22;
+pub(super) const BLOCK_LOGITS: usize = 1 << 22;
 
 /// Mean cross-entropy of `targets` under the softmax of `user_vectors . item_embeddings` over items
 /// `1..=N`, with the `offsets` `[R, N]` added to the scores. User vectors `[R, D]`, item embeddings
@@ -301,14 +301,14 @@ impl<'a> Catalog<'a> {
     }
 }
 
-fn carry(loss: &Tensor, x: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+pub(super) fn carry(loss: &Tensor, x: &Tensor, gradient: &Tensor) -> Result<Tensor> {
     let product = (x * gradient.detach())?.sum_all()?;
     let zero = (&product - product.detach())?;
     loss + zero
 }
 
 /// Probabilities and the logarithm of the sum of exponentials `[R, 1]` of logits `[R, N]`.
-fn softmax(logits: &Tensor) -> Result<(Tensor, Tensor)> {
+pub(super) fn softmax(logits: &Tensor) -> Result<(Tensor, Tensor)> {
     let probabilities = softmax_last_dim(logits)?;
     // The largest probability is 1 / sum(exp(logits - max)), which is never below 1 / N.
     let highest = logits.max_keepdim(D::Minus1)?;

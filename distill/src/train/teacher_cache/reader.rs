@@ -12,6 +12,7 @@ use half::slice::HalfFloatSliceExt as _;
 use super::shard_file::{HEADER_END, header};
 use super::spec::{Kind, Part};
 use super::{CacheError, ShardState, TeacherCache};
+use crate::model::StateReadout;
 use crate::train::teacher::{TeacherOutput, TeacherStates};
 use crate::train::{TopScores, TrainError, TrainingBatch};
 
@@ -25,6 +26,7 @@ pub struct CachedTeacher {
     /// Digest of each shard as it was when it was found sound.
     digests: Vec<String>,
     item_embeddings: Option<Tensor>,
+    readout: Option<StateReadout>,
     fingerprint: String,
     open: Mutex<HashMap<usize, File>>,
 }
@@ -67,9 +69,16 @@ impl CachedTeacher {
             fingerprint: format!("{} as f16 {}", layout.spec().teacher, layout.key()),
             digests,
             item_embeddings,
+            readout: None,
             open: Mutex::default(),
             cache,
         })
+    }
+
+    /// The same with the teacher's readout, for terms that read user vectors from inner states.
+    #[must_use]
+    pub fn with_readout(self, readout: Option<StateReadout>) -> Self {
+        Self { readout, ..self }
     }
 
     /// The rows of flat positions of a batch, in their order, neighbours together.
@@ -211,6 +220,17 @@ impl TeacherStates for CachedTeacher {
 
     fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    fn read_out(&self, state: &Tensor) -> Result<Tensor, TrainError> {
+        let Some(readout) = &self.readout else {
+            return Err(CacheError::NotStored {
+                expected: "how the teacher reads inner states out".to_owned(),
+                found: "a cache that was opened without it".to_owned(),
+            }
+            .into());
+        };
+        Ok(readout.user_vectors(state)?)
     }
 
     fn at(

@@ -15,9 +15,9 @@ use crate::plan::PlanSettings;
 
 pub use device::DeviceChoice;
 pub use sections::{
-    Baseline, BaselinesStage, Bert4RecStage, BlendStage, DistillStage, EvaluateStage, ExportStage,
-    Gru4RecStage, ItemSource, LayerChoice, PrepareStage, PretrainStage, PriorStage, PriorUse,
-    StudentStart, TeachStage, TeacherChoice, TeacherStatesChoice,
+    Baseline, BaselinesStage, Bert4RecStage, BlendStage, ColdStage, DistillStage, EvaluateStage,
+    ExportStage, Gru4RecStage, ItemSource, LayerChoice, PrepareStage, PretrainStage, PriorStage,
+    PriorUse, StudentStart, TeachStage, TeacherChoice, TeacherStatesChoice,
 };
 
 /// All settings of all stages.
@@ -52,6 +52,8 @@ pub struct PipelineSettings {
     pub blend: BlendStage,
     /// The student.
     pub distill: DistillStage,
+    /// Items that training never saw.
+    pub cold: ColdStage,
     /// The comparison.
     pub evaluate: EvaluateStage,
     /// The bundle.
@@ -76,6 +78,7 @@ impl Default for PipelineSettings {
             teach: TeachStage::default(),
             blend: BlendStage::default(),
             distill: DistillStage::default(),
+            cold: ColdStage::default(),
             evaluate: EvaluateStage::default(),
             export: ExportStage::default(),
             plan: PlanSettings::default(),

@@ -35,6 +35,7 @@ fn every_command_has_an_example() {
         "pretrain",
         "teach",
         "distill",
+        "cold",
         "evaluate",
         "compare",
         "report",

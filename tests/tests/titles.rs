@@ -8,6 +8,8 @@ use std::path::Path;
 
 use candle_core::Device;
 use serde_json::Value;
+use slmrec_core::Dataset;
+use slmrec_distill::cold::TitleMap;
 use slmrec_distill::model::{SasRec, SequentialModel};
 use support::{run, run_well, write_interactions, write_tiny_bert, write_tiny_llama};
 
@@ -79,6 +81,7 @@ fn titles_from_vectors_to_a_teacher() {
     vectors_are_kept_until_something_changes(folder);
     is_a_member_of_the_blend(folder);
     is_a_row_of_the_comparison(folder);
+    gives_cold_items_vectors(folder);
     gives_a_teacher_its_items(folder);
     trains_with_drawn_items(folder);
     refuses_what_is_wrong(folder);
@@ -145,6 +148,71 @@ fn is_a_row_of_the_comparison(folder: &Path) {
     for row in ["SASRec with titles", "SASRec with titles + prior"] {
         assert!(rows.contains(&format!("\"{row}\"")), "{row}");
     }
+}
+
+fn gives_cold_items_vectors(folder: &Path) {
+    let cold = ["cold", "--titles", "encoder"];
+    let report = json(folder, &cold);
+    // 5 % of 59 titled items would be 3.
+    assert_eq!(report["held_out"], 20, "{report}");
+    let work = folder.join("slmrec-work");
+    let dataset = Dataset::read(&work.join("dataset")).expect("dataset");
+    let count = |name: &str| report[name].as_u64().expect("a count");
+    assert!(count("targets") >= count("users") && count("users") > 0);
+    assert!(count("targets") + count("without_history") < dataset.items.len() as u64);
+    let figure = |row: &Value, name: &str| row[name]["mean"].as_f64().expect("a figure");
+    let systems = report["systems"].as_array().expect("systems");
+    assert_eq!(systems.len(), 3);
+    // Half of 20 cold items are drawn by chance.
+    assert!((figure(&systems[0], "cold_10") - 0.5).abs() < 1e-12);
+    for row in systems {
+        assert!(figure(row, "all_10") <= figure(row, "all_50"), "{row}");
+        assert!(figure(row, "all_10") <= figure(row, "cold_10"), "{row}");
+        assert_eq!(figure(row, "cold_50"), 1.0, "{row}");
+    }
+    let tried = report["tried"].as_array().expect("maps");
+    assert!(tried.len() > 20, "{tried:?}");
+    let (map, description) = TitleMap::load(&work.join("cold")).expect("the map");
+    let chosen = serde_json::to_value(map.choice()).expect("JSON");
+    assert_eq!(chosen, tried[0]["choice"], "the best is the one for use");
+    assert_eq!(description.source.table, "sasrec");
+    trains_without_the_cold_items(&work);
+    let again = said(folder, &cold);
+    for stage in ["titles", "cold-sasrec", "cold"] {
+        assert!(again.contains(&format!("{stage}: up to date")), "{again}");
+    }
+    let more = said(
+        folder,
+        &["cold", "--titles", "encoder", "--held-out", "0.36"],
+    );
+    assert!(more.contains("cold-sasrec: begins"), "{more}");
+    let refusals: [(&[&str], &str); 2] = [
+        (&["cold"], "expected pretrain.titles"),
+        (
+            &["cold", "--titles", "encoder", "--held-out", "0.5"],
+            "cold.held_out",
+        ),
+    ];
+    for (arguments, part) in refusals {
+        let told = refused(folder, arguments);
+        assert!(told.contains(part), "{arguments:?}: {told}");
+    }
+}
+
+/// The same settings and seed: only other data give another loss.
+fn trains_without_the_cold_items(work: &Path) {
+    let record = |dir: &str| -> Value {
+        let bytes = fs::read(work.join(dir).join("stage.json")).expect("record");
+        serde_json::from_slice(&bytes).expect("JSON")
+    };
+    assert!(record("cold/sasrec")["inputs"]["held-out rows"].is_string());
+    assert!(record("sasrec")["inputs"]["held-out rows"].is_null());
+    let first_loss = |dir: &str| record(dir)["figures"]["epochs"][0]["losses"]["ce"].clone();
+    assert_ne!(
+        first_loss("cold/sasrec"),
+        first_loss("sasrec"),
+        "other data"
+    );
 }
 
 fn gives_a_teacher_its_items(folder: &Path) {

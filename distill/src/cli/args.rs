@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use super::cold::Cold;
 use super::compare::Compare;
 use super::report::Report;
 use super::study::StudyArgs;
@@ -86,6 +87,8 @@ pub enum Command {
     Distill(Distill),
     /// Answer one question about the student by training it several times
     Study(StudyArgs),
+    /// Give items that training never saw a vector from their titles, and measure it
+    Cold(Cold),
     /// Compare the student with everything simpler
     Evaluate(Evaluate),
     /// Set two runs against each other on the same users: intervals, who gained, who lost

@@ -39,6 +39,10 @@ impl Changes {
                 changes.path("pretrain.titles", args.titles.as_deref());
                 changes.flag("blend.decoder", args.no_decoder, false);
             }
+            Command::Cold(args) => {
+                changes.path("pretrain.titles", args.titles.as_deref());
+                changes.float("cold.held_out", args.held_out);
+            }
             Command::Distill(args) => changes.distill(args),
             Command::Evaluate(args) => changes.evaluate(args),
             Command::Export(args) => changes.export(args),
@@ -279,6 +283,7 @@ mod tests {
             "x plan --base b --no-calibration",
             "x export --fp16 --portable --no-prior -o o",
             "x blend --more-sasrecs 1 --no-decoder",
+            "x cold --titles t --held-out 0.1",
         ] {
             let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
             let changes = changes(&line);

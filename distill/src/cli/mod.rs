@@ -6,6 +6,7 @@
 pub mod args;
 mod cache_states;
 mod changes;
+pub mod cold;
 pub mod compare;
 mod fetch;
 mod print;
@@ -148,6 +149,7 @@ fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
             print::trained("student", &stages::distill::run(context)?)
         }
         Command::Study(args) => study::run(args, context),
+        Command::Cold(args) => cold::run(args, context),
         Command::Evaluate(args) => {
             print::comparison(&stages::evaluate::run(context)?.0, args.format)
         }

@@ -41,6 +41,7 @@ pub use exposure::{Exposure, PopularItems, RECOMMENDATIONS_FILE, Recommendations
 pub use markov::MarkovChain;
 pub use measure::{Measurement, NO_PRIOR, measure};
 pub use model_scorer::ModelScorer;
+pub(crate) use model_scorer::user_vectors;
 pub use names::headline;
 pub use popularity::Popularity;
 pub use recent_popularity::RecentPopularity;

@@ -1,6 +1,6 @@
 //! A model as a scorer: user vector times item embeddings.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use slmrec_core::ItemIndex;
 use slmrec_core::history::newest;
 
@@ -43,35 +43,67 @@ impl<'a> ModelScorer<'a> {
 
     /// Scores `[B][N]` of histories of about one length.
     fn score_batch(&self, histories: &[&[ItemIndex]]) -> Result<Vec<Vec<f32>>> {
-        let batch = HistoryBatch::new(histories, self.catalog.device())?.reading(ReadAt::LastItem);
-        let vectors = self.model.forward(&batch, Mode::Eval, &[])?.user_vectors;
-        let (b, s, d) = vectors.dims3()?;
-        // A model may still give every position.
-        let users = if s == 1 {
-            vectors.reshape((b, d))?
-        } else {
-            let flat = vectors.reshape((b * s, d))?; // [B * S, D]
-            flat.index_select(&batch.last_positions()?, 0)?
-        };
-        let users = users.detach().to_dtype(DType::F32)?.contiguous()?; // [B, D]
+        let users = batch_vectors(self.model, histories, self.catalog.device())?;
         users.matmul(&self.catalog)?.to_vec2()
     }
 
-    /// Batches of histories of similar length, so that little of a batch is padding.
     fn score_all(&self, histories: &[&[ItemIndex]]) -> Result<Vec<Vec<f32>>> {
-        let max_history = self.model.max_history();
-        let kept: Vec<&[ItemIndex]> = histories.iter().map(|h| newest(h, max_history)).collect();
-        let mut by_length: Vec<usize> = (0..kept.len()).collect();
-        by_length.sort_by_key(|&i| kept[i].len());
-        let mut scores = vec![Vec::new(); kept.len()];
-        for places in by_length.chunks(BATCH) {
-            let batch: Vec<&[ItemIndex]> = places.iter().map(|&i| kept[i]).collect();
-            for (&place, row) in places.iter().zip(self.score_batch(&batch)?) {
-                scores[place] = row;
-            }
-        }
-        Ok(scores)
+        by_length(self.model, histories, |batch| self.score_batch(batch))
     }
+}
+
+/// User vectors of histories (oldest first, not empty), f32 `[H][D]`.
+///
+/// # Errors
+/// What running the model gives.
+pub(crate) fn user_vectors(
+    model: &dyn SequentialModel,
+    histories: &[&[ItemIndex]],
+) -> Result<Vec<Vec<f32>>> {
+    let device = model.item_table().weight.device().clone();
+    by_length(model, histories, |batch| {
+        batch_vectors(model, batch, &device)?.to_vec2()
+    })
+}
+
+/// One row for each history from `run`, which gets the newest items of histories of about one length,
+/// so that little of a batch is padding.
+fn by_length(
+    model: &dyn SequentialModel,
+    histories: &[&[ItemIndex]],
+    run: impl Fn(&[&[ItemIndex]]) -> Result<Vec<Vec<f32>>>,
+) -> Result<Vec<Vec<f32>>> {
+    let max_history = model.max_history();
+    let kept: Vec<&[ItemIndex]> = histories.iter().map(|h| newest(h, max_history)).collect();
+    let mut by_length: Vec<usize> = (0..kept.len()).collect();
+    by_length.sort_by_key(|&i| kept[i].len());
+    let mut rows = vec![Vec::new(); kept.len()];
+    for places in by_length.chunks(BATCH) {
+        let batch: Vec<&[ItemIndex]> = places.iter().map(|&i| kept[i]).collect();
+        for (&place, row) in places.iter().zip(run(&batch)?) {
+            rows[place] = row;
+        }
+    }
+    Ok(rows)
+}
+
+/// User vectors of a batch, f32 `[B, D]`.
+fn batch_vectors(
+    model: &dyn SequentialModel,
+    histories: &[&[ItemIndex]],
+    device: &Device,
+) -> Result<Tensor> {
+    let batch = HistoryBatch::new(histories, device)?.reading(ReadAt::LastItem);
+    let vectors = model.forward(&batch, Mode::Eval, &[])?.user_vectors;
+    let (b, s, d) = vectors.dims3()?;
+    // A model may still give every position.
+    let users = if s == 1 {
+        vectors.reshape((b, d))?
+    } else {
+        let flat = vectors.reshape((b * s, d))?; // [B * S, D]
+        flat.index_select(&batch.last_positions()?, 0)?
+    };
+    users.detach().to_dtype(DType::F32)?.contiguous()
 }
 
 impl Scorer for ModelScorer<'_> {
@@ -106,7 +138,6 @@ mod tests {
     use crate::evaluate::testing::dataset;
     use crate::evaluate::validation_ndcg;
     use crate::model::{ItemTable, ModelOutput, Parameters};
-    use candle_core::Device;
     use slmrec_core::dataset::Split;
     use slmrec_core::evaluation::Protocol;
 

@@ -13,6 +13,7 @@
 //!   ce-only/      distill      the student's shape trained without the teacher
 //!   student/      distill      checkpoint; in teacher/ that of a teacher that learned beside it
 //!   studies/      study        students of other settings
+//!   cold/         cold         what titles say about items that training never saw
 //!   evaluation/   evaluate     comparison.json, comparison.txt
 //! ```
 //! Beside its output every stage leaves `stage.json`: settings, seed, input hashes, output hashes,
@@ -128,6 +129,9 @@ pub enum PipelineError {
     /// Refreshing the prior of a bundle failed.
     #[error(transparent)]
     UpdatePrior(#[from] crate::prior::update::UpdateError),
+    /// Cold items could not be measured.
+    #[error(transparent)]
+    Cold(#[from] crate::cold::ColdError),
     /// Export failed.
     #[error(transparent)]
     Export(#[from] slmrec_export::ExportError),

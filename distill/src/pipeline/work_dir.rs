@@ -139,6 +139,18 @@ impl WorkDir {
         self.student().join(ONLINE_TEACHER)
     }
 
+    /// Output of `cold`.
+    #[must_use]
+    pub fn cold(&self) -> PathBuf {
+        self.root.join("cold")
+    }
+
+    /// The SASRec that is trained without the items that `cold` keeps out.
+    #[must_use]
+    pub fn cold_sasrec(&self) -> PathBuf {
+        self.cold().join("sasrec")
+    }
+
     /// Output of `evaluate`.
     #[must_use]
     pub fn evaluation(&self) -> PathBuf {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use slmrec_core::{Dataset, Evaluation};
 
 use super::ReportError;
+use crate::cold::ColdReport;
 use crate::data::PrepareReport;
 use crate::evaluate::compare::{CompareError, read_dataset};
 use crate::evaluate::names::{CE_ONLY, STUDENT};
@@ -88,6 +89,8 @@ pub struct Gathered {
     pub trainings: Vec<Training>,
     /// The bundle.
     pub export: Option<ExportFigures>,
+    /// Items that training never saw, where they were measured.
+    pub cold: Option<ColdReport>,
     /// How fast the bundle answers.
     pub latency: Option<Latency>,
     /// Parts that are not there.
@@ -107,6 +110,8 @@ const PARTS: [(&str, &str, &str); 8] = [
     ("export", "the bundle", "export"),
     ("evaluation", "the comparison", "evaluate"),
 ];
+/// The folder of `cold`, which data without titles cannot have; its section names the command.
+const COLD: &str = "cold";
 /// The stages that train.
 const TRAINED: [&str; 4] = ["sasrec", "teacher", "ce-only", "student"];
 
@@ -155,6 +160,10 @@ impl Gathered {
                 self.blend(work)?;
             }
         }
+        if let Some(record) = StageRecord::read(&work.cold())? {
+            let folder = COLD.to_owned();
+            self.stages.push(StageOutput { folder, record });
+        }
         let by_blend = |record: &StageRecord| record.settings["teacher"] == "blend";
         if self.stage("student").is_some_and(by_blend) && self.stage("blend").is_none() {
             self.missing
@@ -189,6 +198,9 @@ impl Gathered {
         }
         if let Some(record) = self.stage("export") {
             self.export = Some(figures(work, "export", record)?);
+        }
+        if let Some(record) = self.stage(COLD) {
+            self.cold = Some(figures(work, COLD, record)?);
         }
         Ok(())
     }
@@ -307,6 +319,7 @@ fn folder_of<'a>(record: &StageRecord, input: &'a str) -> Option<&'a str> {
 fn command_of(folder: &str) -> &str {
     match PARTS.iter().find(|(name, ..)| *name == folder) {
         Some((_, _, command)) => command.split(" --").next().unwrap_or(command),
+        None if folder == COLD => "cold",
         None => "blend",
     }
 }

@@ -5,6 +5,7 @@
 //! references. Nothing is trained, and nothing is filled in: a part without its stage is a line that
 //! names the command.
 
+mod cold;
 pub mod curves;
 pub mod gather;
 pub mod groups;

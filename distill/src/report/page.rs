@@ -2,6 +2,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::cold::cold;
 use super::verdict::{Line, Standing};
 use super::{Decision, Gathered, ReportError, Verdict, groups, making, sections, tables};
 
@@ -37,6 +38,7 @@ pub fn html(gathered: &Gathered, verdict: &Verdict) -> Result<String, ReportErro
                     (tables::comparison(gathered, shipped))
                     (sections::groups(gathered, &systems)?)
                     (sections::exposure(gathered)?)
+                    (cold(gathered))
                     (making::profile(gathered)?)
                     (making::curves(gathered)?)
                     (making::bundle(gathered))
@@ -63,6 +65,7 @@ fn contents() -> Markup {
         ("comparison", "Comparison"),
         ("groups", "Groups"),
         ("exposure", "What is recommended"),
+        ("cold", "Cold items"),
         ("data", "Data"),
         ("curves", "Training"),
         ("bundle", "Bundle"),

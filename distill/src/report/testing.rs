@@ -114,6 +114,8 @@ pub(super) fn work_directory(root: &Path, student: u32) {
         terms,
         json!({ "seed": 7, "teacher": "decoder" }),
     );
+    let inputs = ["dataset", "student"];
+    record(root, "cold", &inputs, cold_figures(), json!({}));
     record(root, "export", &["student"], export_figures(), json!({}));
     evaluation(root, &data, student);
     let latency = json!({ "bundle_latency_ms": { "median": 1.25, "p90": 2.5 } });
@@ -207,6 +209,24 @@ fn fit(terms: &[&str]) -> Value {
     json!({
         "epochs": [epoch(1), epoch(2), epoch(3)], "best_epoch": 3, "best_metric": 0.3,
         "steps": 30, "stopped_early": false, "resumed_from": null,
+    })
+}
+
+fn cold_figures() -> Value {
+    let interval = |mean: f64| json!({ "mean": mean, "low": mean - 0.01, "high": mean + 0.01 });
+    let row = |system: &str, mean: f64| {
+        json!({
+            "system": system, "all_10": interval(mean), "all_50": interval(2.0 * mean),
+            "cold_10": interval(3.0 * mean), "cold_50": interval(4.0 * mean),
+        })
+    };
+    let map = json!({ "map": { "kind": "ridge", "strength": 0.3 }, "same_length": true });
+    json!({
+        "items": ITEMS, "held_out": 2, "targets": 31, "users": 29, "without_history": 3,
+        "choosing": [2, 30], "tried": [{ "choice": map, "hr_10": 0.1234, "cosine": 0.5 }],
+        "systems": [row("map from titles, SASRec", 0.0421)],
+        "difference": row("map - cosine", -0.0321),
+        "shipped": { "table": "student", "items": 38 },
     })
 }
 

@@ -99,6 +99,33 @@ fn titles_are_text_and_nothing_is_fetched() {
 }
 
 #[test]
+fn cold_items_stand_there_or_the_command_does() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    work_directory(dir.path(), 90);
+    let (_, _, html) = page(&WorkDir::new(dir.path()));
+    let said = texts(&html, "#cold").concat();
+    let parts = [
+        "2 of 40 items kept out of training: 31 targets of 29 users (3 without a history",
+        "0.04210.0321 to 0.0521",
+        "0.16840.1584 to 0.1784",
+        "map - cosine-0.0321",
+        "ridge, strength 0.3, stretched",
+        "38 items of student",
+    ];
+    for part in parts {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    fs::remove_dir_all(dir.path().join("cold")).expect("removed");
+    let (summary, _, html) = page(&WorkDir::new(dir.path()));
+    assert_eq!(summary.missing, []);
+    let said = texts(&html, "#cold").concat();
+    assert!(
+        said.contains("slmrec-distill cold --titles minilm"),
+        "{said}"
+    );
+}
+
+#[test]
 fn the_verdict_goes_by_what_was_measured() {
     for (student, decision, word) in [
         (95, Decision::Ship, "Yes"),
@@ -157,8 +184,8 @@ fn an_evaluation_of_another_student_is_out_of_date() {
     let (summary, _, html) = page(&WorkDir::new(dir.path()));
     assert_eq!(
         summary.stale.len(),
-        2,
-        "export and evaluation: {:?}",
+        3,
+        "cold, export and evaluation: {:?}",
         summary.stale
     );
     let said = texts(&html, "#stale").concat();

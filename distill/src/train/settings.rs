@@ -130,7 +130,7 @@ impl Default for TrainSettings {
             targets: Targets::All,
             newest_windows: 0,
             catalog_loss: CatalogLoss::Full,
-            mask_seen: false,
+            mask_seen: true,
             share_histories: true,
             validation_users: 10_000,
             patience: 5,

@@ -20,8 +20,8 @@ pub use distill::{
     Tuning,
 };
 pub use sections::{
-    Baseline, BaselinesStage, Bert4RecStage, BlendStage, EvaluateStage, ExportStage, Gru4RecStage,
-    ItemSource, LayerChoice, PrepareStage, PretrainStage, PriorStage, TeachStage,
+    Baseline, BaselinesStage, Bert4RecStage, BlendStage, ColdStage, EvaluateStage, ExportStage,
+    Gru4RecStage, ItemSource, LayerChoice, PrepareStage, PretrainStage, PriorStage, TeachStage,
 };
 
 /// All settings of all stages.
@@ -56,6 +56,8 @@ pub struct PipelineSettings {
     pub blend: BlendStage,
     /// The student.
     pub distill: DistillStage,
+    /// Items that training never saw.
+    pub cold: ColdStage,
     /// The comparison.
     pub evaluate: EvaluateStage,
     /// The bundle.
@@ -80,6 +82,7 @@ impl Default for PipelineSettings {
             teach: TeachStage::default(),
             blend: BlendStage::default(),
             distill: DistillStage::default(),
+            cold: ColdStage::default(),
             evaluate: EvaluateStage::default(),
             export: ExportStage::default(),
             plan: PlanSettings::default(),

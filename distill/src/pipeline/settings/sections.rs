@@ -268,6 +268,20 @@ pub(super) fn language_model_training() -> TrainSettings {
     }
 }
 
+/// `[cold]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ColdStage {
+    /// Share of the items with a title that are kept out of training; at least 20 items.
+    pub held_out: f64,
+}
+
+impl Default for ColdStage {
+    fn default() -> Self {
+        Self { held_out: 0.05 }
+    }
+}
+
 /// `[evaluate]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

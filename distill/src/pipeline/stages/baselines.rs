@@ -92,6 +92,7 @@ fn sasrec_beside_prior(context: &Context<'_>) -> Result<Outcome, PipelineError> 
         seed: context.settings.seed,
         titles: None,
         beside_prior: true,
+        held_out: None,
     }
     .train(context)
 }

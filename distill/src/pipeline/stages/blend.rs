@@ -186,6 +186,7 @@ fn train_members(context: &Context<'_>) -> Result<Vec<Outcome>, PipelineError> {
             seed: seed(number),
             titles: None,
             beside_prior: false,
+            held_out: None,
         };
         trainings.push(sasrec.train(context)?);
     }
@@ -207,6 +208,7 @@ fn train_members(context: &Context<'_>) -> Result<Vec<Outcome>, PipelineError> {
             seed: seed(number).wrapping_add(TITLES_SEED),
             titles: Some(&vectors),
             beside_prior: false,
+            held_out: None,
         };
         trainings.push(sasrec.train(context)?);
     }

@@ -3,6 +3,7 @@
 pub mod baselines;
 pub mod blend;
 pub mod cache;
+pub mod cold;
 pub mod distill;
 pub mod evaluate;
 pub mod export;

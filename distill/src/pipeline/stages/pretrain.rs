@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use slmrec_core::Dataset;
+use slmrec_core::{Dataset, ItemIndex};
 
 use super::super::stage::Stage;
 use super::super::{Outcome, PipelineError, WorkDir};
+use super::cold::rows_hash;
 use super::plan::{self, TrainingRun};
 use super::prior::{self, Beside};
 use super::titles::{self, TitleVectors};
 use super::{Context, Training, input_hash, to_json, vocabulary_hash};
+use crate::cold::held_out;
 use crate::model::sasrec::{SasRec, SasRecConfig};
 use crate::train::replicas::Replica;
 use crate::train::{CrossEntropy, TrainSettings};
@@ -29,6 +31,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
         seed: context.settings.seed,
         titles: None,
         beside_prior: false,
+        held_out: None,
     }
     .train(context)
 }
@@ -48,6 +51,7 @@ pub fn run_with_titles(context: &Context<'_>) -> Result<Option<[Outcome; 2]>, Pi
         seed: context.settings.seed,
         titles: Some(&vectors),
         beside_prior: false,
+        held_out: None,
     }
     .train(context)?;
     Ok(Some([encoded, trained]))
@@ -75,6 +79,8 @@ pub(super) struct Sasrec<'a> {
     pub(super) titles: Option<&'a TitleVectors>,
     /// Whether it is trained with the transition prior added to its scores.
     pub(super) beside_prior: bool,
+    /// Items whose interactions are kept out of its data.
+    pub(super) held_out: Option<&'a [ItemIndex]>,
 }
 
 impl Sasrec<'_> {
@@ -88,6 +94,9 @@ impl Sasrec<'_> {
         if self.beside_prior {
             let prior = WorkDir::finished(context.work.prior(), "prior fit")?;
             inputs.insert("prior".to_owned(), input_hash(&prior)?);
+        }
+        if let Some(rows) = self.held_out {
+            inputs.insert("held-out rows".to_owned(), rows_hash(rows));
         }
         Ok(Stage {
             name: self.name,
@@ -111,6 +120,15 @@ impl Sasrec<'_> {
         })
     }
 
+    /// What it is trained and validated on.
+    fn dataset(&self, context: &Context<'_>) -> Result<Dataset, PipelineError> {
+        let (dataset, _) = context.dataset()?;
+        Ok(match self.held_out {
+            Some(rows) => held_out::without(&dataset, rows),
+            None => dataset,
+        })
+    }
+
     fn beside(
         &self,
         context: &Context<'_>,
@@ -127,7 +145,7 @@ impl Sasrec<'_> {
     pub(super) fn train(&self, context: &Context<'_>) -> Result<Outcome, PipelineError> {
         let stage = self.stage(context)?;
         stage.run(context.force, context.reporter, |dir| {
-            let (dataset, _) = context.dataset()?;
+            let dataset = self.dataset(context)?;
             let run = match self.titles {
                 Some(titles) => TrainingRun::PretrainWithTitles(titles.size()),
                 None => TrainingRun::Pretrain,

@@ -25,6 +25,9 @@ const FP32_TOLERANCE: f32 = 1e-4;
 const INT8_COSINE: f32 = 0.99;
 const ITEMS: u32 = 30;
 
+/// Whether two user vectors are the same within a tolerance.
+type Close = fn(&[f32], &[f32]) -> Result<(), String>;
+
 struct Case {
     folder: tempfile::TempDir,
     kind: TinyCheckpoint,
@@ -114,7 +117,7 @@ fn histories() -> impl Strategy<Value = Vec<(u32, bool)>> {
 fn appended_is_whole(
     recommender: &mut Recommender,
     steps: &[(u32, bool)],
-    close: fn(&[f32], &[f32]) -> Result<(), String>,
+    close: Close,
 ) -> Result<(), TestCaseError> {
     let mut state = empty_state(recommender);
     let mut ids = Vec::new();
@@ -161,7 +164,7 @@ fn within_cosine(kept: &[f32], whole: &[f32]) -> Result<(), String> {
 fn appending_is_scoring_the_whole_history() {
     for kind in cases() {
         let case = Case::new(kind);
-        let checks: [(_, fn(&[f32], &[f32]) -> Result<(), String>); 2] = [
+        let checks: [(_, Close); 2] = [
             (Precision::Fp32, within_tolerance),
             (Precision::Int8, within_cosine),
         ];

@@ -51,8 +51,11 @@ fn ridge_is_the_minimum_of_its_objective() {
         rows.iter().map(|row| f64::from(row[at])).sum::<f64>() / rows.len() as f64
     };
     let centred = |rows: &[Vec<f32>]| -> Vec<Vec<f64>> {
-        let of = |row: &Vec<f32>| (0..row.len()).map(move |at| f64::from(row[at]) - mean(rows, at));
-        rows.iter().map(|row| of(row).collect()).collect()
+        let of = |row: &Vec<f32>| -> Vec<f64> {
+            let less = |at: usize| f64::from(row[at]) - mean(rows, at);
+            (0..row.len()).map(less).collect()
+        };
+        rows.iter().map(of).collect()
     };
     let (x_c, y_c) = (centred(&x), centred(&y));
     let penalty = 0.3 * x_c.iter().flatten().map(|v| v * v).sum::<f64>() / 4.0;

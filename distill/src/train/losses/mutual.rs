@@ -71,3 +71,59 @@ pub fn teacher_gradient(
         None => Ok(zero),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device, Var};
+    use candle_nn::ops::log_softmax;
+
+    use super::*;
+    use crate::model::parameters::normal;
+
+    fn matrix(rows: usize, columns: usize, seed: u64) -> Tensor {
+        normal((rows, columns), 0.7, seed, DType::F32, &Device::Cpu).expect("matrix")
+    }
+
+    /// Against the gradient that candle finds by itself, with additions to the scores of both.
+    #[test]
+    fn the_gradient_is_that_of_the_divergence_written_out() {
+        let student = (matrix(3, 4, 1), matrix(6, 4, 2));
+        let users = Var::from_tensor(&matrix(3, 5, 3)).expect("users");
+        let items = Var::from_tensor(&matrix(6, 5, 4)).expect("items");
+        let added = [0.5f32, -1.5]
+            .map(|by| Offsets::from_rows((0..3u32).map(|row| vec![(1 + row, by), (5, 2.0 * by)])));
+        let temperature = 2.0;
+        let log_shares = |users: &Tensor, items: &Tensor, added: &Offsets| {
+            let scores = users.matmul(&items.narrow(0, 1, 5)?.t()?)?;
+            let added = added.dense(0..3, 5, DType::F32, &Device::Cpu)?;
+            log_softmax(&((scores + added)? / temperature)?, D::Minus1)
+        };
+        let (p, q) = (
+            log_shares(users.as_tensor(), items.as_tensor(), &added[1]).expect("teacher"),
+            log_shares(&student.0, &student.1, &added[0]).expect("student"),
+        );
+        let written = (p.exp().and_then(|share| share * (&p - &q)?))
+            .and_then(|terms| terms.sum_all()? * (temperature * temperature / 3.0))
+            .expect("divergence");
+        let zero = teacher_gradient(
+            (&student.0, &student.1),
+            (users.as_tensor(), items.as_tensor()),
+            temperature,
+            (Some(&added[0]), Some(&added[1])),
+        )
+        .expect("zero");
+        assert_eq!(zero.to_scalar::<f32>().expect("scalar"), 0.0);
+        let (expected, found) = (written.backward(), zero.backward());
+        let (expected, found) = (expected.expect("backward"), found.expect("backward"));
+        for var in [&users, &items] {
+            let values = |gradient: Option<&Tensor>| {
+                let gradient = gradient.expect("gradient").flatten_all().expect("flat");
+                gradient.to_vec1::<f32>().expect("values")
+            };
+            let (expected, found) = (values(expected.get(var)), values(found.get(var)));
+            for (e, f) in expected.iter().zip(&found) {
+                assert!((e - f).abs() < 1e-5, "{f}, expected {e}");
+            }
+        }
+    }
+}

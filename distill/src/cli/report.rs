@@ -43,6 +43,9 @@ fn text(summary: &Summary) -> String {
         "is the distilled student worth shipping? {}",
         summary.verdict.sentence
     ));
+    if let Some(dir) = &summary.tensorboard {
+        lines.push(format!("{}: the curves for TensorBoard", dir.display()));
+    }
     for (what, list) in [
         ("missing", &summary.missing),
         ("out of date", &summary.stale),

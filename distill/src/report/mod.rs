@@ -14,6 +14,7 @@ mod page;
 pub mod profile;
 mod sections;
 mod tables;
+mod tensorboard;
 pub mod verdict;
 
 use std::path::{Path, PathBuf};
@@ -96,6 +97,8 @@ pub struct Summary {
     pub path: PathBuf,
     /// Its size.
     pub bytes: usize,
+    /// Event files of every training for TensorBoard, where anything was trained.
+    pub tensorboard: Option<PathBuf>,
     /// What it says on top.
     pub verdict: Verdict,
     /// Parts that are not there, and what makes them.
@@ -104,7 +107,8 @@ pub struct Summary {
     pub stale: Vec<gather::ToDo>,
 }
 
-/// Writes the page about a work directory, whole or not at all.
+/// Writes the page about a work directory, whole or not at all, and event files for TensorBoard in
+/// the work directory.
 ///
 /// # Errors
 /// No output of any stage, an output that is damaged, or a page that cannot be written.
@@ -118,6 +122,7 @@ pub fn write(work: &WorkDir, output: Option<&Path>) -> Result<Summary, ReportErr
         source,
     })?;
     Ok(Summary {
+        tensorboard: tensorboard::write(work.root(), &gathered.trainings)?,
         path,
         bytes: text.len(),
         verdict,

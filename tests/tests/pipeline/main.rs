@@ -138,6 +138,8 @@ fn reports_and_compares(folder: &Path) {
     ] {
         assert!(page.contains(part), "{part}");
     }
+    let events = folder.join("slmrec-work/tensorboard/student/events.out.tfevents.0.slmrec");
+    assert!(events.is_file(), "the curves for TensorBoard");
     browser::shows_all_of(&folder.join("slmrec-work/report.html"));
     let itself = [
         "compare",

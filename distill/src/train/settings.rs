@@ -98,6 +98,9 @@ pub struct TrainSettings {
     pub catalog_loss: CatalogLoss,
     /// Whether items that the user had before a target do not compete with it, as they do not where
     /// seen items are removed from the recommendations. Ranks suffer where they are not removed.
+    /// Holds for the cross-entropy of the model's own scores and for logit distillation over the
+    /// whole catalog at all positions; not for inner heads, the teacher's best K items, last
+    /// positions of the distillation, or BERT4Rec.
     pub mask_seen: bool,
     /// Whether windows of a batch with the same history run through the model as one. What is
     /// minimised stays the same; they share their dropout.

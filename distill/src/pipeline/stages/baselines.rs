@@ -66,6 +66,10 @@ fn gru4rec(context: &Context<'_>) -> Result<Outcome, PipelineError> {
 
 fn bert4rec(context: &Context<'_>) -> Result<Outcome, PipelineError> {
     let section = &context.settings.baselines.bert4rec;
+    if section.train.mask_seen {
+        let text = "bert4rec: mask_seen is not used, its targets stand within the sequence";
+        context.reporter.say(text);
+    }
     let (items, seed) = (items(context)?, context.settings.seed);
     let make = |context: &Context<'_>| {
         Bert4Rec::new(section.model.clone(), items, seed, &context.device).map_err(Into::into)

@@ -2,9 +2,8 @@
 
 use std::env;
 use std::path::PathBuf;
-use std::process::Command;
 
-use crate::process;
+use crate::apt;
 
 /// Names under which systems have one.
 const PROGRAMS: [&str; 5] = [
@@ -22,7 +21,7 @@ pub(crate) fn find_or_install() -> Option<PathBuf> {
     if let Some(found) = find() {
         return Some(found);
     }
-    if let Err(why) = install() {
+    if let Err(why) = apt::install(&[PACKAGE]) {
         eprintln!(
             "notice: no headless browser ({}), and {why}: the report is not opened in one",
             PROGRAMS.join(", ")
@@ -38,27 +37,4 @@ fn find() -> Option<PathBuf> {
     (PROGRAMS.into_iter())
         .flat_map(places)
         .find(|path| path.is_file())
-}
-
-fn install() -> Result<(), String> {
-    let mut id = Command::new("id");
-    match process::stdout_of(id.arg("-u")) {
-        Ok(user) if user.trim() == "0" => {}
-        _ => return Err("only root may install one".to_owned()),
-    }
-    for arguments in [
-        &["update", "--quiet"][..],
-        &[
-            "install",
-            "--yes",
-            "--quiet",
-            "--no-install-recommends",
-            PACKAGE,
-        ],
-    ] {
-        let mut apt = Command::new("apt-get");
-        apt.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-        process::stdout_of(&mut apt).map_err(|e| format!("apt-get did not install one ({e:#})"))?;
-    }
-    Ok(())
 }

@@ -1,15 +1,21 @@
 //! Project tasks, as `cargo xtask TASK`. One file per task; none of our crates is a dependency,
 //! since a task runs commands and must work before anything else compiles.
 
+mod apt;
 mod bench;
+mod bindings;
 mod browser;
 mod check_cuda;
 mod demo;
+mod elf;
+mod maven;
 mod process;
 mod proto;
 mod python;
 mod setup;
+mod size;
 mod test;
+mod test_android;
 mod workspace;
 
 use std::process::ExitCode;
@@ -32,6 +38,9 @@ enum Task {
     Bench(bench::Arguments),
     CheckCuda(check_cuda::Arguments),
     Proto(proto::Arguments),
+    Bindings(bindings::Arguments),
+    Size(size::Arguments),
+    TestAndroid(test_android::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +51,9 @@ fn main() -> ExitCode {
         Task::Bench(arguments) => bench::run(&arguments),
         Task::CheckCuda(arguments) => check_cuda::run(&arguments),
         Task::Proto(arguments) => proto::run(&arguments),
+        Task::Bindings(arguments) => bindings::run(&arguments),
+        Task::Size(arguments) => size::run(&arguments),
+        Task::TestAndroid(arguments) => test_android::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

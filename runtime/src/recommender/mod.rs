@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use ndarray::ArrayView3;
@@ -21,6 +23,7 @@ mod answers;
 mod candidates;
 mod explain;
 mod history_state;
+mod stop;
 
 pub use answers::{
     PopularItem, PopularItems, RankedCandidates, Recommendation, Recommendations, Scores, Timing,
@@ -39,6 +42,8 @@ pub struct Recommender {
     prior: Option<Prior>,
     /// Threads that scan a large catalog.
     threads: NonZeroUsize,
+    /// Set by whoever no longer wants an answer.
+    stop: Option<Arc<AtomicBool>>,
 }
 
 /// A history as the catalog is asked about it.
@@ -99,6 +104,7 @@ impl Recommender {
             encoder,
             prior: Prior::new(prior, weights),
             threads: NonZeroUsize::MIN,
+            stop: None,
         })
     }
 
@@ -134,6 +140,7 @@ impl Recommender {
         filter: &FilterOptions,
     ) -> Result<Recommendations, RuntimeError> {
         let asked = self.ask(history)?;
+        self.check_stop()?;
         let mut answers = self.answer(vec![asked], k, filter);
         // One question, one answer.
         answers.swap_remove(0)
@@ -366,6 +373,7 @@ impl Recommender {
         items: &[ItemIndex],
         timing: &mut Timing,
     ) -> Result<Vec<f32>, RuntimeError> {
+        self.check_stop()?;
         let dim = self.table.dim();
         let rows = timed(&mut timing.lookup, || self.embeddings(items));
         let view = ArrayView3::from_shape((1, items.len(), dim), &rows)

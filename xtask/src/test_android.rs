@@ -184,7 +184,7 @@ fn check_library(elf: &Elf, machine: &str, exports: Option<(&str, &str)>) -> Res
         );
     }
     // 32-bit systems have no pages of 16 KB.
-    let fits = |alignment: &u64| alignment % PAGE == 0;
+    let fits = |alignment: &u64| alignment.is_multiple_of(PAGE);
     ensure!(
         machine == "ARM" || elf.alignments.iter().all(fits),
         "segments are aligned to {:?} bytes, not to pages of {PAGE}",

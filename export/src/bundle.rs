@@ -13,7 +13,7 @@ use slmrec_core::pack::PRIOR_MEMBER;
 use slmrec_core::prior::{PriorWeights, TransitionPrior};
 use slmrec_core::ranking::top_k;
 use slmrec_core::{
-    Bundle, BundleWriter, Dataset, ItemMask, ItemTable, PriorError, RowType, atomic, hash,
+    Bundle, BundleWriter, Dataset, ItemMask, ItemTable, PriorError, RowType, Split, atomic, hash,
 };
 
 use crate::error::{ExportError, content, io_error};
@@ -51,6 +51,8 @@ pub struct ExportedPrior {
     pub counts: TransitionPrior,
     /// How they stand beside the model's scores.
     pub weights: PriorWeights,
+    /// The first targets that were not counted.
+    pub counted_before: Split,
 }
 
 impl Default for ExportOptions {
@@ -237,7 +239,11 @@ fn prior_entry(
     data: &Dataset,
     writer: &mut BundleWriter,
 ) -> Result<PriorEntry, ExportError> {
-    let ExportedPrior { counts, weights } = prior;
+    let ExportedPrior {
+        counts,
+        weights,
+        counted_before,
+    } = prior;
     weights.check()?;
     if counts.num_items() != data.num_items() {
         return Err(ExportError::Prior(PriorError {
@@ -252,6 +258,7 @@ fn prior_entry(
         settings: *counts.settings(),
         weights: *weights,
         interactions: counts.interactions(),
+        counted_before: *counted_before,
     })
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::container::ContainerManifest;
+use crate::dataset::Split;
 use crate::item_table::RowType;
 use crate::prior::{PriorSettings, PriorWeights};
 
@@ -132,6 +133,23 @@ pub struct PriorEntry {
     pub weights: PriorWeights,
     /// Number of interactions that were counted.
     pub interactions: usize,
+    /// The first targets of the training data that were not counted. Older ones would be found by
+    /// looking them up.
+    #[serde(default = "before_validation")]
+    pub counted_before: Split,
+}
+
+impl PriorEntry {
+    /// Whether the prior may help to rank the targets of a split: it has not counted them.
+    #[must_use]
+    pub fn may_rank(&self, split: Split) -> bool {
+        self.counted_before == Split::Validation || split == Split::Test
+    }
+}
+
+/// What bundles without the field were counted before.
+fn before_validation() -> Split {
+    Split::Validation
 }
 
 /// One encoder graph: `history_embeddings` f32 `[1, S, D]`, oldest first, `S >= 1` free, to

@@ -102,7 +102,7 @@ fn from_logs_to_recommendations() {
         "SASRec, prior inside + prior",
         "teacher",
         "student, distilled + prior",
-        "student, distilled + prior of the day",
+        "student, distilled + prior of the training items",
         "int8",
     ] {
         assert!(rows.contains(system), "{system} is a row of the comparison");
@@ -132,7 +132,7 @@ fn reports_and_compares(folder: &Path) {
     assert_eq!(summary["verdict"]["system"], "student, int8 bundle");
     let page = fs::read_to_string(folder.join("slmrec-work/report.html")).expect("the page");
     for part in [
-        "student, distilled + prior of the day",
+        "student, distilled + prior of the training items",
         "loss cos",
         "One recommendation",
     ] {

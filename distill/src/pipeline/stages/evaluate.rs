@@ -50,7 +50,7 @@ pub fn run(context: &Context<'_>) -> Result<(Comparison, Outcome), PipelineError
         let mut measured = Measured {
             context,
             dataset: &dataset,
-            prior: prior::read(context)?,
+            priors: Priors::read(context, &dataset)?,
             evaluations: Vec::new(),
             exposures: Vec::new(),
             mixtures: BTreeMap::new(),
@@ -222,17 +222,18 @@ impl Systems {
 
     fn evaluate(&self, measured: &mut Measured<'_>) -> Result<(), PipelineError> {
         let (context, dataset) = (measured.context, measured.dataset);
-        measured.floor(&mut Popularity::fit(dataset))?;
+        let split = context.settings.evaluate.split;
+        measured.floor(&mut Popularity::fit(dataset, split))?;
         let users = prior::validation_users(context, dataset);
-        match RecentPopularity::fit(dataset, users.as_deref())? {
+        match RecentPopularity::fit(dataset, split, users.as_deref())? {
             Some(mut recent) => measured.floor(&mut recent)?,
             None => (context.reporter)
                 .say("evaluate: no times in the data, the row of popularity of late is missing"),
         }
-        measured.floor(&mut MarkovChain::fit(dataset)?)?;
-        measured.floor(&mut Cooccurrence::window_5(dataset)?)?;
-        if let Some(prior) = &measured.prior {
-            let mut tuned = Cooccurrence::tuned(dataset, prior);
+        measured.floor(&mut MarkovChain::fit(dataset, split)?)?;
+        measured.floor(&mut Cooccurrence::window_5(dataset, split)?)?;
+        if let Some(priors) = &measured.priors {
+            let mut tuned = Cooccurrence::tuned(dataset, &priors.known);
             measured.floor(&mut tuned)?;
         }
         for (name, dir) in self.sasrecs() {
@@ -257,11 +258,30 @@ impl Systems {
     }
 }
 
+/// The counts beside the models.
+struct Priors {
+    /// Of the training sequences. They choose the weights on the validation targets.
+    training: TransitionPrior,
+    /// Of all that is known before the targets. They rank.
+    known: TransitionPrior,
+}
+
+impl Priors {
+    fn read(context: &Context<'_>, dataset: &Dataset) -> Result<Option<Self>, PipelineError> {
+        let Some(training) = prior::read(context)? else {
+            return Ok(None);
+        };
+        let split = context.settings.evaluate.split;
+        let known = prior::known_before(split, context, dataset, &training)?;
+        Ok(Some(Self { training, known }))
+    }
+}
+
 /// What has been measured so far.
 struct Measured<'a> {
     context: &'a Context<'a>,
     dataset: &'a Dataset,
-    prior: Option<TransitionPrior>,
+    priors: Option<Priors>,
     evaluations: Vec<Evaluation>,
     /// What each showed, but for the bundle.
     exposures: Vec<Exposure>,
@@ -300,19 +320,19 @@ impl Measured<'_> {
         }
     }
 
-    /// A model alone, with the prior, and for test targets with the prior recounted.
+    /// A model alone, with the prior, and the student on the test targets with the prior as it was
+    /// before the validation items were counted: what a refresh of the counts is worth.
     fn model(&mut self, name: &str, model: &dyn SequentialModel) -> Result<(), PipelineError> {
         let mut scorer = ModelScorer::new(name, model)?;
-        let Some(prior) = &self.prior else {
+        let Some(Priors { training, known }) = &self.priors else {
             return self.floor(&mut scorer);
         };
         let (context, dataset) = (self.context, self.dataset);
         let split = context.settings.evaluate.split;
-        let mixture = prior::mixture(context, dataset, &mut scorer, prior)?;
-        let mut priors = vec![(with_prior(name), prior.clone())];
+        let mixture = prior::mixture(context, dataset, &mut scorer, training)?;
+        let mut priors = vec![(with_prior(name), known.clone())];
         if split == Split::Test && name == STUDENT {
-            let recounted = prior::recounted(context, dataset, prior)?;
-            priors.push((format!("{name} + prior of the day"), recounted));
+            priors.push((names::with_older_prior(name), training.clone()));
         }
         let counter = begin(context, dataset, name)?;
         let mut progress = |done: usize, _total: usize| counter.set(done as u64);
@@ -331,11 +351,16 @@ impl Measured<'_> {
 
     /// The bundle as it is, and without its prior where it has one.
     fn bundle(&mut self, bundle: &ExportedBundle) -> Result<(), PipelineError> {
-        let has_prior = Bundle::open(&bundle.path).map_err(ExportError::from)?;
-        let has_prior = has_prior.manifest().prior.is_some();
+        let opened = Bundle::open(&bundle.path).map_err(ExportError::from)?;
         let mut runs = vec![(bundle.name.clone(), false)];
-        if has_prior {
+        if let Some(prior) = &opened.manifest().prior {
             runs.push((names::without_prior(&bundle.name), true));
+            if !prior.may_rank(self.context.settings.evaluate.split) {
+                self.context.reporter.say(
+                    "evaluate: the bundle's prior has counted the validation items, so it is measured without it",
+                );
+                runs.remove(0);
+            }
         }
         for (name, without) in runs {
             let (evaluation, latency) =

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use slmrec_core::hash;
+use slmrec_core::{Split, hash};
 use slmrec_export::{ExportOptions, ExportedPrior};
 
 use super::super::stage::{Stage, StageRecord, hash_input};
@@ -63,6 +63,8 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
 
 /// The prior that goes into the bundle, and what it is worth beside the student on the validation
 /// targets; `None` where there is none or none is wanted. A prior that does not help is left out.
+/// The weights are chosen with the counts of the training items; the bundle gets those of all but
+/// the test items, so that it can be measured on them.
 fn exported_prior(
     context: &Context<'_>,
     student: &Path,
@@ -85,7 +87,13 @@ fn exported_prior(
         context.reporter.say(line);
         return Ok(Some((None, mixture)));
     }
-    Ok(Some((Some(ExportedPrior { counts, weights }), mixture)))
+    let counts = prior::known_before(Split::Test, context, &dataset, &counts)?;
+    let exported = ExportedPrior {
+        counts,
+        weights,
+        counted_before: Split::Test,
+    };
+    Ok(Some((Some(exported), mixture)))
 }
 
 /// Whether the bundle is still the file that the record speaks of.

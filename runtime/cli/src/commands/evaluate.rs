@@ -100,6 +100,7 @@ pub(crate) fn run(arguments: &EvaluateArguments) -> anyhow::Result<bool> {
         arguments.dataset.display()
     );
     let (recommender, engine, _) = super::open(&arguments.bundle, &arguments.engine)?;
+    refuse_counted_targets(&recommender, split)?;
     let mut evaluation = Evaluation::new(recommender, &dataset, split);
     let bar = progress_bar(users.len());
     for &user in bar.wrap_iter(users.iter()) {
@@ -114,6 +115,17 @@ pub(crate) fn run(arguments: &EvaluateArguments) -> anyhow::Result<bool> {
     };
     output::print_or_save(&text, arguments.output.as_deref())?;
     Ok(true)
+}
+
+/// A prior that has counted the targets would find them by looking them up.
+fn refuse_counted_targets(recommender: &Recommender, split: Split) -> anyhow::Result<()> {
+    let counted = (recommender.manifest().prior.as_ref()).filter(|p| !p.may_rank(split));
+    anyhow::ensure!(
+        !recommender.has_prior() || counted.is_none(),
+        "expected a prior that has not counted the validation items that it is to rank, found one \
+         that has\nhint: leave it out (--no-prior), or measure the test targets (--split test)"
+    );
+    Ok(())
 }
 
 /// Drawn on a terminal only.

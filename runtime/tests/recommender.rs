@@ -85,6 +85,7 @@ fn manifest() -> Manifest {
             interactions: 0,
             sha256: String::new(),
         },
+        certificate: None,
         metrics: BTreeMap::new(),
         members: BTreeMap::new(),
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::certificate::Certificate;
 use crate::container::ContainerManifest;
 use crate::dataset::Split;
 use crate::item_table::RowType;
@@ -97,6 +98,9 @@ pub struct Manifest {
     /// The transition prior that is added to the scores, with the feature [`PRIOR_FEATURE`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prior: Option<PriorEntry>,
+    /// What quantization cost in ranking quality; `None` where it was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
     /// The data it was trained on.
     pub data: DataEntry,
     /// Figures measured before export, by name.

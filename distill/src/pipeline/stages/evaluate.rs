@@ -3,10 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use serde::Deserialize;
-use slmrec_core::evaluation::{Protocol, Ranks};
+use slmrec_core::evaluation::Protocol;
 use slmrec_core::prior::TransitionPrior;
 use slmrec_core::{Bundle, Dataset, Evaluation, Split, atomic};
 use slmrec_export::ExportError;
@@ -14,6 +12,7 @@ use slmrec_export::ExportError;
 use super::super::settings::{Baseline, TeacherChoice};
 use super::super::stage::{Stage, StageRecord, hash_input, io_error};
 use super::super::{Counter, Outcome, PipelineError, WorkDir};
+use super::runner::{self, BundleRun};
 use super::{Context, baselines, blend, input_hash, pretrain, prior, to_json};
 use crate::evaluate::names::{
     self, CE_ONLY, COOCCURRENCE_TUNED, SASREC, SASREC_TITLES, STUDENT, with_prior,
@@ -215,7 +214,10 @@ impl Systems {
         }
         if let Some(bundle) = &self.bundle {
             inputs.insert(bundle.name.clone(), hash_input(&bundle.path)?);
-            inputs.insert("slmrec-run".to_owned(), hash_input(&runner(context)?)?);
+            inputs.insert(
+                "slmrec-run".to_owned(),
+                hash_input(&runner::path(context)?)?,
+            );
         }
         Ok(inputs)
     }
@@ -362,13 +364,19 @@ impl Measured<'_> {
                 runs.remove(0);
             }
         }
-        for (name, without) in runs {
-            let (evaluation, latency) =
-                evaluate_bundle(self.context, self.dataset, &bundle.path, &name, without)?;
-            self.evaluations.push(evaluation);
-            if !without {
-                self.bundle_latency = latency;
+        for (name, without_prior) in runs {
+            (self.context.reporter).say(&format!("evaluate: {name}, through slmrec-run"));
+            let run = BundleRun {
+                bundle: &bundle.path,
+                split: self.context.settings.evaluate.split,
+                without_prior,
+                ..BundleRun::default()
+            };
+            let measured = run.measure(self.context)?;
+            if !without_prior {
+                self.bundle_latency = to_json(&measured.latency_ms)?;
             }
+            (self.evaluations).push(measured.evaluation(&name, self.dataset, run.split)?);
         }
         Ok(())
     }
@@ -397,72 +405,4 @@ fn bundle_of(export_dir: &Path) -> Result<Option<ExportedBundle>, PipelineError>
     let path = PathBuf::from(figure("path"));
     let name = names::bundle(figure("precision"));
     Ok(path.is_file().then_some(ExportedBundle { name, path }))
-}
-
-/// `slmrec-run`: the one in the settings, or the one beside this program.
-fn runner(context: &Context<'_>) -> Result<PathBuf, PipelineError> {
-    if let Some(runner) = &context.settings.evaluate.runner {
-        return Ok(runner.clone());
-    }
-    let name = format!("slmrec-run{}", std::env::consts::EXE_SUFFIX);
-    let beside = context.program_dir.join(name);
-    if beside.is_file() {
-        return Ok(beside);
-    }
-    Err(PipelineError::Runner(format!(
-        "{}: expected the program that measures the bundle, found none\n\
-         hint: build it (cargo build -p slmrec-run), name it (--runner), or leave the bundle out (--no-bundle)",
-        beside.display()
-    )))
-}
-
-/// The part of `slmrec-run evaluate --format json` that a comparison needs.
-#[derive(Deserialize)]
-struct BundleEvaluation {
-    user_indices: Vec<u32>,
-    ranks: Ranks,
-    /// Milliseconds of one recommendation.
-    latency_ms: serde_json::Value,
-}
-
-fn evaluate_bundle(
-    context: &Context<'_>,
-    dataset: &Dataset,
-    bundle: &Path,
-    name: &str,
-    without_prior: bool,
-) -> Result<(Evaluation, serde_json::Value), PipelineError> {
-    context
-        .reporter
-        .say(&format!("evaluate: {name}, through slmrec-run"));
-    let split = context.settings.evaluate.split;
-    let split_name = to_json(&split)?;
-    let mut command = Command::new(runner(context)?);
-    command
-        .args(["evaluate", "--format", "json", "--bundle"])
-        .arg(bundle)
-        .arg("--dataset")
-        .arg(context.work().dataset())
-        .args(["--split", split_name.as_str().unwrap_or_default()]);
-    if without_prior {
-        command.arg("--no-prior");
-    }
-    let failed = |text: String| PipelineError::Runner(text);
-    let output = command.output().map_err(|e| failed(e.to_string()))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(failed(format!("{}\n{said}", output.status)));
-    }
-    let measured: BundleEvaluation = serde_json::from_slice(&output.stdout)
-        .map_err(|e| failed(format!("its JSON is not an evaluation: {e}")))?;
-    let evaluation = Evaluation::new(
-        name,
-        dataset,
-        split,
-        Protocol::default(),
-        measured.user_indices,
-        measured.ranks,
-    );
-    let evaluation = evaluation.map_err(|e| failed(e.to_string()))?;
-    Ok((evaluation, measured.latency_ms))
 }

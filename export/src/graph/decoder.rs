@@ -267,7 +267,7 @@ impl Decoder<'_> {
         let rms = self.b.node("Sqrt", &part("rms"), &[&mean]);
         let value = self.b.node("Div", &part("normed"), &[x, &rms]);
         match self.form {
-            Form::Folded if self.linears.quantizes() => {
+            Form::Folded if self.linears.holds_eight_bits() => {
                 // Half of the gain (its square root) stays with the activations, so that neither
                 // they nor the weights have to bear all of its spread in eight bits.
                 let root = gain.mapv(|g| g.abs().sqrt());

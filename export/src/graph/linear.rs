@@ -82,6 +82,11 @@ impl Linears {
         }
     }
 
+    /// Whether weights are held in eight bits.
+    pub(crate) fn holds_eight_bits(&self) -> bool {
+        self.precision == Precision::Int8
+    }
+
     /// Whether activations are quantized too.
     pub(crate) fn quantizes(&self) -> bool {
         self.precision == Precision::Int8 && self.quantization.has_integer_products()

@@ -70,7 +70,12 @@ impl Parts {
         let folder = beside(output, "parts");
         remove(&beside(output, "parts-done")).with_context(|| output.display().to_string())?;
         let place = || folder.display().to_string();
-        fs::create_dir_all(&folder).with_context(place)?;
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).with_context(place);
+            }
+            _ => {}
+        }
         let lock = lock(&folder)?;
         let mut wanted = restart;
         if !wanted {

@@ -80,8 +80,9 @@ mod tests {
 
     #[test]
     fn ids_stand_in_for_titles_and_come_first_where_they_are_meant() {
-        let catalog = catalog(&["", "Apollo 1", "13 Monkeys"]);
-        assert_eq!(find(&catalog, "1"), [1, 3, 2]);
+        let catalog = catalog(&["", "Apollo 13", "Film 1"]);
+        assert_eq!(find(&catalog, "1"), [1, 2, 3]);
+        assert_eq!(find(&catalog, "3")[0], 3);
     }
 
     #[test]

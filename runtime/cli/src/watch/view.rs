@@ -64,12 +64,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State) {
 }
 
 fn key_line() -> Line<'static> {
-    let keys = KEYS.into_iter().flat_map(|(key, does)| {
-        [
-            Span::from(format!(" {key} ")).reversed(),
-            Span::from(format!(" {does}  ")),
-        ]
-    });
+    let keys = KEYS
+        .into_iter()
+        .flat_map(|(key, does)| [Span::from(key).reversed(), Span::from(format!(" {does}  "))]);
     Line::from_iter(keys)
 }
 

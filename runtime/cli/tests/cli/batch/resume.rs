@@ -49,7 +49,8 @@ fn kill(input: &Path, output: &Path, parts: &Path) -> bool {
         sleep(Duration::from_millis(1));
     }
     child.kill().expect("killed");
-    child.wait().expect("ended");
+    let ended = child.wait().expect("ended");
+    assert_ne!(ended.code(), Some(1), "the run was refused");
     let cut = finished(parts) > before;
     if !cut {
         // It was at its end before it was seen to be on its way.
@@ -61,7 +62,7 @@ fn kill(input: &Path, output: &Path, parts: &Path) -> bool {
 #[test]
 fn kills_lose_nothing_and_change_nothing() {
     let (groups, rows) = (24, 2400);
-    let input = fixture().path("kills.parquet");
+    let input = fixture().path("kills-input.parquet");
     write(&input, &histories(rows), rows / groups);
     for ending in ["parquet", "jsonl"] {
         let whole = fixture().path(&format!("kills-whole.{ending}"));

@@ -35,9 +35,9 @@ layers = 2
 [teach.train]
 epochs = 1
 [distill]
-layers = 1
+layers = 2
 [distill.objective]
-blocks = 1
+blocks = 2
 [distill.train]
 epochs = 1
 "#;

@@ -13,6 +13,13 @@ use super::view;
 /// A terminal that cannot be read or written.
 pub(crate) fn run(about: String, adviser: &mut dyn Adviser) -> anyhow::Result<()> {
     let mut state = State::new(about, adviser);
+    // Ctrl-C is a key here; this is for signals from elsewhere.
+    ctrlc::set_handler(|| {
+        // Nothing better can be done when the terminal has gone.
+        let _ = ratatui::try_restore();
+        std::process::exit(1);
+    })
+    .context("cannot listen for signals")?;
     // A panic restores the terminal, too: this sets a hook for it.
     let mut terminal = ratatui::try_init().context("the terminal cannot be prepared")?;
     let result = (|| {

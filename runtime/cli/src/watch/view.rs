@@ -132,20 +132,20 @@ fn draw_advice(frame: &mut Frame<'_>, state: &State, area: Rect) {
 }
 
 fn times(advice: &Advice) -> String {
-    let ms = |duration: Duration| format!("{:.1} ms", duration.as_secs_f64() * 1e3);
-    let (encode, catalog, reasons) = (advice.encode, advice.catalog, advice.reasons);
+    let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
     format!(
-        " encoder {}, catalog {}, reasons {} ",
-        ms(encode),
-        ms(catalog),
-        ms(reasons)
+        " encoder {:.1}, catalog {:.1}, reasons {:.1} ms ",
+        ms(advice.encode),
+        ms(advice.catalog),
+        ms(advice.reasons)
     )
 }
 
-/// Two lines an item where they fit, else one.
+/// Two lines an item where there are reasons and room for them, else one.
 fn advice_text(advice: &Advice, area: Rect) -> Text<'static> {
     let width = usize::from(area.width);
-    let with_reasons = usize::from(area.height) >= 2 * advice.items.len();
+    let any = advice.items.iter().any(|item| !item.because.is_empty());
+    let with_reasons = any && usize::from(area.height) >= 2 * advice.items.len();
     let mut text = Text::default();
     for item in &advice.items {
         text.push_line(headline(item, width));

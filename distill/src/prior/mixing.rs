@@ -182,13 +182,13 @@ mod tests {
         let data = chains();
         let prior = count(&training_sequences(&data), 50, PriorSettings::WINDOW_5, 99);
         let prior = prior.expect("counts");
-        let mut floor = Popularity::fit(&data);
+        let mut floor = Popularity::fit(&data, Split::Validation);
         let mixture = mix(&mut floor, &data, &prior, None, &mut |_, _| ()).expect("mixes");
         assert!(
             mixture.ndcg_10_with > mixture.ndcg_10_without + 0.1,
             "{mixture:?}"
         );
-        let alone = validation_ndcg_of(&mut Popularity::fit(&data), &data, None);
+        let alone = validation_ndcg_of(&mut Popularity::fit(&data, Split::Validation), &data, None);
         assert_eq!(alone.expect("evaluates"), mixture.ndcg_10_without);
         let mut both = WithPrior::new("both", &mut floor, &prior, mixture.weights);
         let both = validation_ndcg_of(&mut both, &data, None);

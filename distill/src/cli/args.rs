@@ -11,6 +11,7 @@ use clap_complete::Shell;
 
 use super::cold::Cold;
 use super::compare::Compare;
+use super::items::Items;
 use super::report::Report;
 use super::study::StudyArgs;
 use super::tune::Tune;
@@ -94,6 +95,8 @@ pub enum Command {
     Tune(Tune),
     /// Give items that training never saw a vector from their titles, and measure it
     Cold(Cold),
+    /// Add items to a bundle by their titles, or retire some: a small pack, no training
+    Items(Items),
     /// Compare the student with everything simpler
     Evaluate(Evaluate),
     /// Set two runs against each other on the same users: intervals, who gained, who lost

@@ -8,6 +8,7 @@ use toml::Value;
 use super::args::{
     Baselines, Command, Common, Distill, Evaluate, Export, ObjectiveFlags, Prepare, Pretrain, Teach,
 };
+use super::items::ItemsCommand;
 use crate::train::BlockMap;
 
 /// Changes in the order of typing precedence: `--set` first, named flags over it.
@@ -42,6 +43,11 @@ impl Changes {
             Command::Cold(args) => {
                 changes.path("pretrain.titles", args.titles.as_deref());
                 changes.float("cold.held_out", args.held_out);
+            }
+            Command::Items(args) => {
+                if let ItemsCommand::Add(add) = &args.command {
+                    changes.path("pretrain.titles", add.titles.as_deref());
+                }
             }
             Command::Distill(args) => changes.distill(args),
             Command::Evaluate(args) => changes.evaluate(args),

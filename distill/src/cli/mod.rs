@@ -9,6 +9,7 @@ mod changes;
 pub mod cold;
 pub mod compare;
 mod fetch;
+pub mod items;
 mod print;
 mod prior;
 pub mod report;
@@ -154,6 +155,7 @@ fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
         Command::Study(args) => study::run(args, context),
         Command::Tune(args) => tune::run(args, context),
         Command::Cold(args) => cold::run(args, context),
+        Command::Items(args) => items::run(args, context),
         Command::Evaluate(args) => {
             print::comparison(&stages::evaluate::run(context)?.0, args.format)
         }

@@ -132,6 +132,9 @@ pub enum PipelineError {
     /// Cold items could not be measured.
     #[error(transparent)]
     Cold(#[from] crate::cold::ColdError),
+    /// New or retired items could not be packed.
+    #[error(transparent)]
+    ItemPack(#[from] crate::cold::item_pack::ItemPackError),
     /// Export failed.
     #[error(transparent)]
     Export(#[from] slmrec_export::ExportError),

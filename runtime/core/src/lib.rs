@@ -34,7 +34,7 @@ pub use evaluation::{Evaluation, EvaluationError};
 pub use history::{EncodedHistory, History, HistoryEntry, HistoryError};
 pub use item_table::{ItemTable, ItemTableError, RowType};
 pub use manifest::Manifest;
-pub use pack::{Pack, PackManifest};
+pub use pack::{NewItems, Pack, PackManifest};
 pub use prior::{PriorError, PriorSettings, PriorWeights, TransitionPrior};
 pub use ranking::{ItemMask, RankingError, ScoredItem};
 pub use scan::CatalogQuery;

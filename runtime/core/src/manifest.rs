@@ -15,10 +15,13 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// Features that this reader understands. A bundle that *requires* another one is refused; what a
 /// manifest says beyond that may be ignored by older readers.
-pub const KNOWN_FEATURES: &[&str] = &[PRIOR_FEATURE];
+pub const KNOWN_FEATURES: &[&str] = &[PRIOR_FEATURE, ITEM_PACK_FEATURE];
 
 /// The feature of a transition prior: scores without it are others.
 pub const PRIOR_FEATURE: &str = "transition-prior";
+
+/// The feature of a pack with new or retired items: lists without them are others.
+pub const ITEM_PACK_FEATURE: &str = "item-pack";
 
 /// Numeric precision of the weights in a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -8,10 +8,11 @@ use comfy_table::Cell;
 use serde::Serialize;
 use slmrec_core::manifest::GraphTarget;
 use slmrec_core::{Bundle, Certificate, Manifest, Split};
+use slmrec_runtime::{ProviderChoice, provider_choice};
 
 use crate::arguments::{Format, InspectArguments};
-use crate::bundle_search;
 use crate::output::{self, number, printable};
+use crate::{bundle_search, machine, report};
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -19,6 +20,9 @@ struct Report<'a> {
     file_bytes: u64,
     sha256: &'a str,
     engines: Engines,
+    /// What was found out about providers, on this and other machines that share the cache.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    provider_choices: Vec<ProviderChoice>,
     manifest: &'a Manifest,
 }
 
@@ -37,6 +41,9 @@ pub(crate) fn run(arguments: &InspectArguments) -> anyhow::Result<bool> {
         file_bytes: file_size(&path)?,
         sha256: bundle.sha256(),
         engines: Engines::of(bundle.manifest()),
+        provider_choices: machine::provider_cache()
+            .map(|cache| provider_choice::remembered(&cache, bundle.sha256()))
+            .unwrap_or_default(),
         manifest: bundle.manifest(),
     };
     let text = match arguments.format.format {
@@ -98,6 +105,7 @@ impl Report<'_> {
         }
         let mut text = String::new();
         let _ = writeln!(text, "{facts}\n{members}");
+        text.extend(self.provider_choices.iter().map(report::provider_table));
         text
     }
 

@@ -233,6 +233,8 @@ fn write_pack(path: &Path, bundle_sha256: &str) {
         created_by: "test".into(),
         bundle_sha256: bundle_sha256.into(),
         prior: Some(prior_entry()),
+        new_items: None,
+        retired: None,
         members: BTreeMap::new(),
     };
     writer.write(path, manifest).expect("writes");

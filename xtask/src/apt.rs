@@ -42,7 +42,11 @@ pub(crate) fn file(path: &Path, packages: &[&str]) -> Result<()> {
         return Ok(());
     }
     install(packages).with_context(|| format!("there is no {}", path.display()))?;
-    ensure!(path.is_file(), "apt-get has installed no {}", path.display());
+    ensure!(
+        path.is_file(),
+        "apt-get has installed no {}",
+        path.display()
+    );
     Ok(())
 }
 
@@ -52,7 +56,11 @@ pub(crate) fn file(path: &Path, packages: &[&str]) -> Result<()> {
 /// Another user, no apt-get, no network, no such package.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
     let user = process::stdout_of(Command::new("id").arg("-u"))?;
-    ensure!(user.trim() == "0", "only root may install {}", packages.join(", "));
+    ensure!(
+        user.trim() == "0",
+        "only root may install {}",
+        packages.join(", ")
+    );
     let apt = |arguments: &[&str]| {
         let mut apt = Command::new("apt-get");
         apt.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");

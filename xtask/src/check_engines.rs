@@ -20,10 +20,8 @@ const SELECTION: (&str, &str) = ("SLMREC_TEST_SELECTION", "engines");
 
 /// Run examples/ray_batch.py and examples/spark_batch.py and compare their rows with slmrec-run's
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example: cargo xtask check-engines\n\n\
-    Fetches Ray and PySpark (some 700 MB) with pip; Spark needs Java 17 or newer."
-)]
+#[command(after_help = "Example: cargo xtask check-engines\n\n\
+    Fetches Ray and PySpark (some 700 MB) with pip; Spark needs Java 17 or newer.")]
 pub(crate) struct Arguments {}
 
 pub(crate) fn run(_arguments: &Arguments) -> Result<()> {

@@ -68,9 +68,15 @@ pub(crate) fn wheel() -> Result<PathBuf> {
 /// Installs the wheel in an environment that has what it depends on.
 pub(crate) fn install(python: &Path, wheel: &Path) -> Result<()> {
     let mut pip = Command::new(python);
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-        .args(["--no-deps", "--force-reinstall"])
-        .arg(wheel);
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ])
+    .args(["--no-deps", "--force-reinstall"])
+    .arg(wheel);
     process::run(&mut pip)
 }
 
@@ -79,7 +85,13 @@ pub(crate) fn run_tests(python: &Path, variables: &[(&str, &str)]) -> Result<()>
     let cargo = |arguments: &[&str]| {
         let mut cargo = workspace::cargo();
         cargo.args(arguments);
-        cargo.args(["--locked", "--package", "slmrec-run", "--package", "slmrec-python"]);
+        cargo.args([
+            "--locked",
+            "--package",
+            "slmrec-run",
+            "--package",
+            "slmrec-python",
+        ]);
         cargo
     };
     // The program that the tests compare with.

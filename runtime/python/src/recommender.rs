@@ -147,15 +147,15 @@ impl Recommender {
         Ok(found?.into())
     }
 
-    fn recommend_batch(
+    fn recommend_batch<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         histories: &Bound<'_, PyAny>,
         k: usize,
         block: &Bound<'_, PyAny>,
         allow: Option<&Bound<'_, PyAny>>,
         include_seen: bool,
-    ) -> PyResult<Answers> {
+    ) -> PyResult<Answers<'py>> {
         let histories = batch::from_lists(histories)?;
         let filter = given::filter(block, allow, include_seen)?;
         batch::recommend(py, &self.0, &histories, k, &filter)
@@ -167,9 +167,9 @@ impl Recommender {
         clippy::too_many_arguments,
         reason = "Python passes the parts of a column"
     )]
-    fn recommend_column(
+    fn recommend_column<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         lists: &[u8],
         starts: &[u8],
         text: &[u8],
@@ -177,7 +177,7 @@ impl Recommender {
         block: &Bound<'_, PyAny>,
         allow: Option<&Bound<'_, PyAny>>,
         include_seen: bool,
-    ) -> PyResult<Answers> {
+    ) -> PyResult<Answers<'py>> {
         let histories = batch::from_column(lists, starts, text)?;
         let filter = given::filter(block, allow, include_seen)?;
         batch::recommend(py, &self.0, &histories, k, &filter)

@@ -66,7 +66,9 @@ fn put_together(project: &Path, package: &Path) {
         }
     }
     let name = |suffix| format!("{}slmrec_native{suffix}", env::consts::DLL_PREFIX);
-    let module = build_folder().join("deps").join(name(env::consts::DLL_SUFFIX));
+    let module = build_folder()
+        .join("deps")
+        .join(name(env::consts::DLL_SUFFIX));
     fs::copy(&module, to.join("_native.abi3.so"))
         .unwrap_or_else(|e| panic!("{}: {e}", module.display()));
 }
@@ -99,7 +101,11 @@ fn write_bundles(folder: &Path) {
         export(&checkpoint, &dataset, &options, &bundle).expect("exports");
         let items = tiny_dataset().vocabulary.len();
         let bundle = Bundle::open(&bundle).expect("opens");
-        write_pack(&folder.join(format!("{name}.delta")), bundle.sha256(), items);
+        write_pack(
+            &folder.join(format!("{name}.delta")),
+            bundle.sha256(),
+            items,
+        );
     }
 }
 

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("histories", help="Parquet file or folder")
     parser.add_argument("recommendations", help="folder that is written")
     parser.add_argument("-k", type=int, default=10)
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--workers", type=int, default=1, help="most recommenders at a time")
     arguments = parser.parse_args()
 
     ray.data.read_parquet(arguments.histories).map_batches(
@@ -43,7 +43,8 @@ def main() -> None:
         fn_constructor_args=(os.path.abspath(arguments.bundle), arguments.k),
         batch_format="pyarrow",
         batch_size=1024,
-        compute=ray.data.ActorPoolStrategy(size=arguments.workers),
+        # Begins with one: workers that take every core would leave none to read with.
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=arguments.workers),
     ).write_parquet(os.path.abspath(arguments.recommendations))
 
 

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from os import PathLike
 from typing import TypedDict, final
 
+__all__ = ["HistoryState", "Recommender"]
+
 _Ids = Iterable[str | int]
 
 class Answer(TypedDict):

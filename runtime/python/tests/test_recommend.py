@@ -130,7 +130,7 @@ def test_the_self_test_passes(bundles: Path, precision: str) -> None:
     with slmrec.Recommender(bundles / f"{precision}.slmrec") as recommender:
         result = recommender.self_test()
     assert result.passed
-    assert len(result.samples) == 12
+    assert len(result.samples) == 16
     assert min(sample.cosine for sample in result.samples) >= result.min_cosine > 0.5
 
 

@@ -13,7 +13,7 @@ use slmrec_core::manifest::{
 use slmrec_core::pack::PRIOR_MEMBER;
 use slmrec_core::{
     Bundle, BundleWriter, History, HistoryError, Item, ItemIndex, ItemTable, ItemVocabulary,
-    PackManifest, PriorSettings, PriorWeights, RowType, TransitionPrior,
+    PackManifest, PriorSettings, PriorWeights, RowType, Split, TransitionPrior,
 };
 use slmrec_runtime::{
     Encoder, EngineInfo, FilterOptions, OpenOptions, Provider, Recommender, RuntimeError,
@@ -85,6 +85,7 @@ fn manifest() -> Manifest {
             interactions: 0,
             sha256: String::new(),
         },
+        certificate: None,
         metrics: BTreeMap::new(),
         members: BTreeMap::new(),
     }
@@ -156,6 +157,7 @@ fn prior_entry() -> PriorEntry {
             beta: 1.0,
         },
         interactions: 9,
+        counted_before: Split::Validation,
     }
 }
 

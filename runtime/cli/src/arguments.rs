@@ -136,6 +136,9 @@ pub(crate) struct EvaluateArguments {
     /// Only the first N users that have a target
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<NonZeroUsize>,
+    /// Also give the ten best items of every user (with --format json)
+    #[arg(long, requires = "format")]
+    pub(crate) lists: bool,
     /// Write the result to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::certificate::Certificate;
 use crate::container::ContainerManifest;
+use crate::dataset::Split;
 use crate::item_table::RowType;
 use crate::prior::{PriorSettings, PriorWeights};
 
@@ -96,6 +98,9 @@ pub struct Manifest {
     /// The transition prior that is added to the scores, with the feature [`PRIOR_FEATURE`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prior: Option<PriorEntry>,
+    /// What quantization cost in ranking quality; `None` where it was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
     /// The data it was trained on.
     pub data: DataEntry,
     /// Figures measured before export, by name.
@@ -132,6 +137,23 @@ pub struct PriorEntry {
     pub weights: PriorWeights,
     /// Number of interactions that were counted.
     pub interactions: usize,
+    /// The first targets of the training data that were not counted. Older ones would be found by
+    /// looking them up.
+    #[serde(default = "before_validation")]
+    pub counted_before: Split,
+}
+
+impl PriorEntry {
+    /// Whether the prior may help to rank the targets of a split: it has not counted them.
+    #[must_use]
+    pub fn may_rank(&self, split: Split) -> bool {
+        self.counted_before == Split::Validation || split == Split::Test
+    }
+}
+
+/// What bundles without the field were counted before.
+fn before_validation() -> Split {
+    Split::Validation
 }
 
 /// One encoder graph: `history_embeddings` f32 `[1, S, D]`, oldest first, `S >= 1` free, to

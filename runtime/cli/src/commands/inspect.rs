@@ -7,7 +7,7 @@ use anyhow::Context;
 use comfy_table::Cell;
 use serde::Serialize;
 use slmrec_core::manifest::GraphTarget;
-use slmrec_core::{Bundle, Manifest};
+use slmrec_core::{Bundle, Certificate, Manifest, Split};
 
 use crate::arguments::{Format, InspectArguments};
 use crate::bundle_search;
@@ -45,6 +45,25 @@ pub(crate) fn run(arguments: &InspectArguments) -> anyhow::Result<bool> {
     };
     output::print(&text)?;
     Ok(true)
+}
+
+/// What quantization cost when the bundle was written.
+fn certified(certificate: &Certificate) -> String {
+    let form = &certificate.chosen;
+    format!(
+        "{}, {} item rows: NDCG@10 {:.4} of {:.4} in fp32 ({:+.2} %) on {} targets of {} users, top-10 overlap {:.3}",
+        form.quantization,
+        form.item_rows,
+        form.ndcg_10,
+        certificate.reference_ndcg_10,
+        -100.0 * form.drop(certificate.reference_ndcg_10),
+        match certificate.split {
+            Split::Validation => "validation",
+            Split::Test => "test",
+        },
+        certificate.users,
+        form.overlap_10,
+    )
 }
 
 fn file_size(path: &Path) -> anyhow::Result<u64> {
@@ -135,6 +154,9 @@ impl Report<'_> {
             ("onnxruntime runs", engine(&self.engines.onnxruntime)),
             ("tract runs", engine(&self.engines.tract)),
         ];
+        if let Some(certificate) = &self.manifest.certificate {
+            facts.push(("quantization", certified(certificate)));
+        }
         for (name, value) in &self.manifest.metrics {
             facts.push(("metric", format!("{name}: {value}")));
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::*;
+use crate::dataset::Split;
 use crate::hash;
 use crate::item_table::RowType;
 use crate::manifest::{
@@ -23,6 +24,7 @@ fn prior_entry() -> PriorEntry {
             beta: 0.1,
         },
         interactions: 7,
+        counted_before: Split::Validation,
     }
 }
 
@@ -75,6 +77,7 @@ fn manifest() -> Manifest {
             interactions: 0,
             sha256: String::new(),
         },
+        certificate: None,
         metrics: BTreeMap::new(),
         members: BTreeMap::new(),
     }

@@ -33,6 +33,16 @@ pub enum RowType {
     Int8,
 }
 
+impl std::fmt::Display for RowType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Int8 => "int8",
+        })
+    }
+}
+
 impl RowType {
     fn code(self) -> u32 {
         match self {

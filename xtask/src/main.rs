@@ -1,13 +1,17 @@
 //! Project tasks, as `cargo xtask TASK`. One file per task; none of our crates is a dependency,
 //! since a task runs commands and must work before anything else compiles.
 
+mod apt;
 mod bench;
 mod browser;
+mod check_arm;
 mod check_cuda;
+mod check_engines;
 mod demo;
 mod process;
 mod proto;
 mod python;
+mod python_package;
 mod setup;
 mod test;
 mod workspace;
@@ -30,7 +34,10 @@ enum Task {
     Test(test::Arguments),
     Demo(demo::Arguments),
     Bench(bench::Arguments),
+    CheckArm(check_arm::Arguments),
     CheckCuda(check_cuda::Arguments),
+    CheckEngines(check_engines::Arguments),
+    CheckWheel(python_package::Arguments),
     Proto(proto::Arguments),
 }
 
@@ -40,7 +47,10 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::CheckArm(arguments) => check_arm::run(&arguments),
         Task::CheckCuda(arguments) => check_cuda::run(&arguments),
+        Task::CheckEngines(arguments) => check_engines::run(&arguments),
+        Task::CheckWheel(arguments) => python_package::run(&arguments),
         Task::Proto(arguments) => proto::run(&arguments),
     };
     match result {

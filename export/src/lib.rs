@@ -13,6 +13,7 @@ pub mod model;
 #[expect(unreachable_pub, clippy::enum_variant_names, reason = "generated from proto/onnx.proto")]
 mod onnx;
 mod bundle;
+mod operators;
 pub mod reference;
 mod samples;
 mod tensors;
@@ -22,4 +23,5 @@ pub mod testing;
 pub use bundle::{ExportOptions, ExportReport, ExportedPrior, export, export_plain_onnx};
 pub use error::ExportError;
 pub use model::Model;
+pub use operators::required_operators;
 pub use samples::{MIN_SAMPLES, TOP_ITEMS};

@@ -153,6 +153,9 @@ pub enum RuntimeError {
         /// What is wrong with them.
         reason: String,
     },
+    /// The flag of [`Recommender::stop_when`](crate::Recommender::stop_when) was set.
+    #[error("cancelled")]
+    Cancelled,
 }
 
 impl RuntimeError {

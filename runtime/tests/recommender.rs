@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ndarray::{ArrayView3, Axis};
 use slmrec_core::history::HistoryEntry;
@@ -459,4 +461,14 @@ fn auto_says_why_there_is_no_engine() {
         matches!(error, RuntimeError::LibraryNotFound { .. }),
         "{error}"
     );
+}
+
+#[test]
+fn a_flag_ends_questions_while_it_is_set() {
+    let (mut recommender, flag) = (recommender(), Arc::new(AtomicBool::new(true)));
+    recommender.stop_when(Some(Arc::clone(&flag)));
+    let mut vector = || recommender.user_vector(&History::from_items(["a"]));
+    assert!(matches!(vector(), Err(RuntimeError::Cancelled)));
+    flag.store(false, Ordering::Relaxed);
+    vector().expect("not stopped");
 }

@@ -12,11 +12,14 @@ use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 
-use crate::{process, python, setup, workspace};
+use crate::{process, python, setup, test_android, workspace};
 
 /// Chooses the Python that `bench train` compares with.
 const PYTHON_VARIABLE: &str = "SLMREC_BENCH_PYTHON";
 const PACKAGES: [&str; 3] = ["torch==2.15.0", "transformers==5.23.0", "peft==0.21.2"];
+
+/// The bench that is a test of the Kotlin sources and no program of ours.
+const BORDER: &str = "ffi";
 
 /// Run the benches in `tests/benches` and compare us with our peers
 #[derive(Debug, clap::Args)]
@@ -53,13 +56,16 @@ struct Row {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let names = chosen(
-        all_names(&workspace::root().join("tests/benches"))?,
-        arguments.name.as_deref(),
-    )?;
+    let mut all = all_names(&workspace::root().join("tests/benches"))?;
+    all.push(BORDER.to_owned());
+    let names = chosen(all, arguments.name.as_deref())?;
     let library = setup::onnxruntime()?;
     let mut rows = Vec::new();
     for name in names {
+        if name == BORDER {
+            rows.extend(parse(&test_android::bench(&library)?).context("bench ffi")?);
+            continue;
+        }
         let mut cargo = workspace::cargo();
         cargo
             .args([

@@ -3,17 +3,22 @@
 
 mod apt;
 mod bench;
+mod bindings;
 mod browser;
 mod check_arm;
 mod check_cuda;
 mod check_engines;
 mod demo;
+mod elf;
+mod maven;
 mod process;
 mod proto;
 mod python;
 mod python_package;
 mod setup;
+mod size;
 mod test;
+mod test_android;
 mod workspace;
 
 use std::process::ExitCode;
@@ -39,6 +44,9 @@ enum Task {
     CheckEngines(check_engines::Arguments),
     CheckWheel(python_package::Arguments),
     Proto(proto::Arguments),
+    Bindings(bindings::Arguments),
+    Size(size::Arguments),
+    TestAndroid(test_android::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +60,9 @@ fn main() -> ExitCode {
         Task::CheckEngines(arguments) => check_engines::run(&arguments),
         Task::CheckWheel(arguments) => python_package::run(&arguments),
         Task::Proto(arguments) => proto::run(&arguments),
+        Task::Bindings(arguments) => bindings::run(&arguments),
+        Task::Size(arguments) => size::run(&arguments),
+        Task::TestAndroid(arguments) => test_android::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde::Deserialize;
 
-use crate::{browser, process, python_package, setup, workspace};
+use crate::{browser, process, python_package, setup, test_android, workspace};
 
 /// Run every check: format, lints, tests, documentation, generated code
 #[derive(Debug, clap::Args)]
@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
     /// Run this step only (may be given several times)
     #[arg(long, value_enum, value_name = "STEP")]
     only: Vec<Step>,
-    /// Leave out what needs the real weights, and the documentation
+    /// Leave out what needs the real weights, the Android library and the documentation
     #[arg(long)]
     fast: bool,
 }
@@ -37,6 +37,8 @@ enum Step {
     Clippy,
     /// Unit and integration tests, on real weights fetched first
     Tests,
+    /// The Android library's Kotlin sources on the JVM
+    Android,
     /// Examples in the documentation
     DocTests,
     /// cargo doc with warnings denied
@@ -76,7 +78,7 @@ fn chosen_steps(arguments: &Arguments) -> Vec<Step> {
     if !arguments.only.is_empty() {
         steps.retain(|step| arguments.only.contains(step));
     } else if arguments.fast {
-        steps.retain(|step| !matches!(step, Step::Docs));
+        steps.retain(|step| !matches!(step, Step::Android | Step::Docs));
     }
     steps
 }
@@ -127,6 +129,7 @@ fn run_step(step: Step, library: &Path, fast: bool, counts: &mut Counts) -> Resu
             }
             run_tests(&mut cargo, counts)
         }
+        Step::Android => test_android::test(test_android::Build::Workspace, library),
         Step::DocTests => {
             cargo.args(["test", "--workspace", "--locked", "--no-fail-fast", "--doc"]);
             run_tests(&mut cargo, counts)
@@ -272,6 +275,7 @@ mod tests {
             [Step::Fmt, Step::Docs]
         );
         assert!(!steps(&[], true).contains(&Step::Docs));
+        assert!(!steps(&[], true).contains(&Step::Android));
         assert_eq!(steps(&[], false), Step::value_variants());
     }
 }

@@ -73,11 +73,14 @@ fn exception(error: &RuntimeError) -> PyErr {
         | RuntimeError::LibraryConflict { .. } => exceptions::LibraryError::new_err(message),
         RuntimeError::ProviderAbsent { .. }
         | RuntimeError::ProviderFailed { .. }
+        | RuntimeError::ProviderCache { .. }
         | RuntimeError::EngineNotBuilt { .. }
         | RuntimeError::NoGraph { .. }
         | RuntimeError::Graph { .. }
         | RuntimeError::GraphShape { .. } => exceptions::EngineError::new_err(message),
-        RuntimeError::Inference { .. }
+        // Nobody here sets the flag that cancels.
+        RuntimeError::Cancelled
+        | RuntimeError::Inference { .. }
         | RuntimeError::UserVector { .. }
         | RuntimeError::Ranking(_) => exceptions::InternalError::new_err(message),
     }

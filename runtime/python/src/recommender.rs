@@ -117,6 +117,7 @@ impl Recommender {
                 named: Some(library),
                 ..LibrarySearch::default()
             },
+            provider_cache: None,
             prior,
         };
         let shared = Shared::open(py, || {

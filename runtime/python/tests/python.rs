@@ -11,7 +11,8 @@ use std::process::Command;
 use slmrec_core::manifest::{FORMAT_VERSION, PRIOR_FEATURE, Precision, PriorEntry};
 use slmrec_core::pack::PRIOR_MEMBER;
 use slmrec_core::{
-    Bundle, BundleWriter, ItemIndex, PackManifest, PriorSettings, PriorWeights, TransitionPrior,
+    Bundle, BundleWriter, ItemIndex, PackManifest, PriorSettings, PriorWeights, Split,
+    TransitionPrior,
 };
 use slmrec_export::testing::{TinyCheckpoint, tiny_dataset};
 use slmrec_export::{ExportOptions, export};
@@ -133,7 +134,10 @@ fn write_pack(path: &Path, bundle_sha256: &str, items: usize) {
                 beta: 1.0,
             },
             interactions: 9,
+            counted_before: Split::Validation,
         }),
+        new_items: None,
+        retired: None,
         members: BTreeMap::new(),
     };
     writer.write(path, manifest).expect("writes");

@@ -95,6 +95,7 @@ impl HistoryState {
         filter: &FilterOptions,
     ) -> Result<Recommendations, RuntimeError> {
         let asked = recommender.ask_state(self)?;
+        recommender.check_stop()?;
         let mut answers = recommender.answer(vec![asked], k, filter);
         // One question, one answer.
         answers.swap_remove(0)
@@ -294,6 +295,7 @@ impl Recommender {
         items: &[ItemIndex],
         timing: &mut Timing,
     ) -> Result<(Vec<f32>, Option<KeyValues>), RuntimeError> {
+        self.check_stop()?;
         let dim = self.table.dim();
         let rows = timed(&mut timing.lookup, || self.embeddings(items));
         let view = ArrayView3::from_shape((1, items.len(), dim), &rows)

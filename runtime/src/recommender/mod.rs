@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use ndarray::ArrayView3;
@@ -23,6 +25,7 @@ mod explain;
 mod history_state;
 mod packs;
 mod prior;
+mod stop;
 
 use prior::Prior;
 
@@ -51,6 +54,8 @@ pub struct Recommender {
     item_packs: Vec<String>,
     /// Threads that scan a large catalog.
     threads: NonZeroUsize,
+    /// Set by whoever no longer wants an answer.
+    stop: Option<Arc<AtomicBool>>,
 }
 
 /// A history as the catalog is asked about it.
@@ -123,6 +128,7 @@ impl Recommender {
             retired: Vec::new(),
             item_packs: Vec::new(),
             threads: NonZeroUsize::MIN,
+            stop: None,
         })
     }
 
@@ -144,6 +150,7 @@ impl Recommender {
         filter: &FilterOptions,
     ) -> Result<Recommendations, RuntimeError> {
         let asked = self.ask(history)?;
+        self.check_stop()?;
         let mut answers = self.answer(vec![asked], k, filter);
         // One question, one answer.
         answers.swap_remove(0)
@@ -391,6 +398,7 @@ impl Recommender {
         items: &[ItemIndex],
         timing: &mut Timing,
     ) -> Result<Vec<f32>, RuntimeError> {
+        self.check_stop()?;
         let dim = self.table.dim();
         let rows = timed(&mut timing.lookup, || self.embeddings(items));
         let view = ArrayView3::from_shape((1, items.len(), dim), &rows)

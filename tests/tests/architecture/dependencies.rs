@@ -13,6 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("slmrec-runtime", &["slmrec-core"]),
     ("slmrec-run", &["slmrec-core", "slmrec-runtime"]),
     ("slmrec-python", &["slmrec-core", "slmrec-runtime"]),
+    ("slmrec-ffi", &["slmrec-core", "slmrec-runtime"]),
     ("slmrec-export", &["slmrec-core"]),
     ("slmrec-distill", &["slmrec-core", "slmrec-export"]),
     (
@@ -37,6 +38,10 @@ const NEVER: &[(&str, &[&str])] = &[
     ),
     ("slmrec-run", &["candle"]),
     ("slmrec-python", &["candle", "clap"]),
+    (
+        "slmrec-ffi",
+        &["candle", "slmrec-export", "clap", "tokio", "uniffi_bindgen"],
+    ),
     ("slmrec-export", &["candle", "ort"]),
     ("slmrec-distill", &["ort"]),
     ("xtask", &["slmrec"]),
@@ -60,6 +65,46 @@ fn nothing_forbidden_is_reached() {
     // The graph is real: the runtime does reach its engine.
     assert!(reachable(&resolved, "slmrec-runtime").contains_key("ort"));
     expect_none(&forbidden_reached(&resolved, NEVER));
+}
+
+/// Apart from the test above, since there the features of the whole workspace count together, and
+/// the command runs tract.
+#[test]
+fn what_an_app_ships_has_no_desktop_parts() {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--package", "slmrec-ffi"])
+        .args(["--edges", "normal", "--prefix", "none", "--format", "{p}"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    let tree = String::from_utf8(tree.stdout).expect("UTF-8");
+    let packages = packages_of(&tree);
+    // The tree is real: it reaches the engine.
+    assert!(packages.contains("ort"), "{packages:?}");
+    expect_none(&desktop_parts(&packages));
+}
+
+/// Names of the packages in lines like `ort v2.0.0 (*)`.
+fn packages_of(tree: &str) -> BTreeSet<&str> {
+    tree.lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect()
+}
+
+fn desktop_parts(packages: &BTreeSet<&str>) -> Vec<String> {
+    const DESKTOP: &[&str] = &["candle", "clap", "tokio", "tract", "rayon", "comfy-table"];
+    let is_desktop = |name: &&&str| DESKTOP.iter().any(|pattern| matches(pattern, name));
+    let found = packages.iter().filter(is_desktop);
+    found
+        .map(|name| format!("slmrec-ffi must not need {name}"))
+        .collect()
+}
+
+#[test]
+fn desktop_parts_are_found() {
+    let packages = packages_of("slmrec-ffi v0.1.0\nort v2.0.0 (*)\ntract-onnx v0.23.9\ntractor v1");
+    let found = desktop_parts(&packages);
+    assert_eq!(found, ["slmrec-ffi must not need tract-onnx"]);
 }
 
 fn metadata() -> Metadata {

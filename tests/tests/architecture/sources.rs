@@ -10,6 +10,7 @@ use crate::{expect_none, root};
 const LIBRARIES: &[&str] = &[
     "runtime/core/src",
     "runtime/src",
+    "runtime/ffi/src",
     "export/src",
     "distill/src",
 ];

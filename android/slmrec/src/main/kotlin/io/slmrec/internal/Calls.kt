@@ -24,18 +24,21 @@ internal class Calls {
      */
     suspend fun <T> call(body: (CancelToken) -> T): T {
         val token = translated { CancelToken() }
+        // Not a child of the caller, which would have to wait for it.
+        val answer = scope.async { translated { body(token) } }
+        // Not before the body has ended: generated code does not guard an object that is an
+        // argument against being closed meanwhile.
+        answer.invokeOnCompletion { token.close() }
         try {
-            // Not a child of the caller, which would have to wait for it.
-            val answer = scope.async { translated { body(token) } }
+            return answer.await()
+        } catch (cancelled: CancellationException) {
             try {
-                return answer.await()
-            } catch (cancelled: CancellationException) {
                 token.cancel()
-                answer.cancel()
-                throw cancelled
+            } catch (_: IllegalStateException) {
+                // Closed: the call has ended.
             }
-        } finally {
-            token.close()
+            answer.cancel()
+            throw cancelled
         }
     }
 }

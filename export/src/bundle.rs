@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use slmrec_core::certificate::{Certificate, Quantization};
 use slmrec_core::dataset::{DESCRIPTION_FILE, DatasetDescription, VOCABULARY_FILE};
 use slmrec_core::manifest::{
     DataEntry, EncoderEntry, FORMAT_VERSION, GraphTarget, ItemsEntry, Manifest, ModelEntry,
@@ -13,7 +14,7 @@ use slmrec_core::pack::PRIOR_MEMBER;
 use slmrec_core::prior::{PriorWeights, TransitionPrior};
 use slmrec_core::ranking::top_k;
 use slmrec_core::{
-    Bundle, BundleWriter, Dataset, ItemMask, ItemTable, PriorError, RowType, atomic, hash,
+    Bundle, BundleWriter, Dataset, ItemMask, ItemTable, PriorError, RowType, Split, atomic, hash,
 };
 
 use crate::error::{ExportError, content, io_error};
@@ -31,8 +32,14 @@ const MAX_DESCRIPTION_BYTES: u64 = 16 << 20;
 /// What to export.
 #[derive(Clone, Debug)]
 pub struct ExportOptions {
-    /// Precision of the encoder and of the item rows.
+    /// Precision of the encoder, and of the item rows where those are not given.
     pub precision: Precision,
+    /// How an int8 encoder is quantized.
+    pub quantization: Quantization,
+    /// How the item rows are stored; as the precision says where absent.
+    pub item_rows: Option<RowType>,
+    /// What quantization cost in ranking quality, for the manifest.
+    pub certificate: Option<Certificate>,
     /// Adds an fp16 graph that any engine runs to an int8 bundle, whose own graph only ONNX
     /// Runtime runs fast. Nothing to add in the other precisions.
     pub portable: bool,
@@ -51,12 +58,17 @@ pub struct ExportedPrior {
     pub counts: TransitionPrior,
     /// How they stand beside the model's scores.
     pub weights: PriorWeights,
+    /// The first targets that were not counted.
+    pub counted_before: Split,
 }
 
 impl Default for ExportOptions {
     fn default() -> Self {
         Self {
             precision: Precision::Int8,
+            quantization: Quantization::Dynamic,
+            item_rows: None,
+            certificate: None,
             portable: false,
             samples: 16,
             popularity: 1000,
@@ -104,10 +116,10 @@ pub fn export(
     let mut writer = BundleWriter::new();
     let encoders = encoder_entries(options);
     for entry in &encoders {
-        let onnx = encoder_onnx(&model, entry.precision, Form::Folded)?;
+        let onnx = encoder_onnx(&model, entry.precision, options.quantization, Form::Folded)?;
         writer.add(&entry.member, onnx);
     }
-    let table = item_table(&model, options.precision)?;
+    let table = item_table(&model, options)?;
     let items = ItemsEntry {
         member: ITEMS_MEMBER.to_owned(),
         count: table.len(),
@@ -137,6 +149,7 @@ pub fn export(
         popularity: POPULARITY_MEMBER.to_owned(),
         samples: SAMPLES_MEMBER.to_owned(),
         prior,
+        certificate: options.certificate.clone(),
         data: DataEntry {
             name: description.description.name,
             users: description.description.users,
@@ -158,7 +171,7 @@ pub fn export(
 /// A damaged checkpoint, a graph beyond the format's limit, and what writing gives.
 pub fn export_plain_onnx(checkpoint: &Path, output: &Path) -> Result<(), ExportError> {
     let model = Model::read(checkpoint)?;
-    let onnx = encoder_onnx(&model, Precision::Fp32, Form::Plain)?;
+    let onnx = encoder_onnx(&model, Precision::Fp32, Quantization::Dynamic, Form::Plain)?;
     atomic::write(output, &onnx).map_err(|e| io_error(output, e))
 }
 
@@ -204,26 +217,28 @@ fn encoder_entries(options: &ExportOptions) -> Vec<EncoderEntry> {
     let entry = |precision: Precision| EncoderEntry {
         member: format!("encoder.{precision}.onnx"),
         target: match precision {
-            Precision::Int8 => GraphTarget::OnnxRuntime,
-            Precision::Fp32 | Precision::Fp16 => GraphTarget::Any,
+            Precision::Int8 if options.quantization.has_integer_products() => {
+                GraphTarget::OnnxRuntime
+            }
+            Precision::Int8 | Precision::Fp32 | Precision::Fp16 => GraphTarget::Any,
         },
         precision,
         opset: OPSET,
         incremental: true,
     };
     let mut entries = vec![entry(options.precision)];
-    if options.portable && options.precision == Precision::Int8 {
+    if options.portable && entries[0].target != GraphTarget::Any {
         entries.push(entry(Precision::Fp16));
     }
     entries
 }
 
-fn item_table(model: &Model, precision: Precision) -> Result<ItemTable, ExportError> {
-    let row_type = match precision {
+fn item_table(model: &Model, options: &ExportOptions) -> Result<ItemTable, ExportError> {
+    let row_type = options.item_rows.unwrap_or(match options.precision {
         Precision::Fp32 => RowType::F32,
         Precision::Fp16 => RowType::F16,
         Precision::Int8 => RowType::Int8,
-    };
+    });
     let values: Vec<f32> = model.item_embeddings.iter().copied().collect();
     Ok(ItemTable::from_f32(
         &values,
@@ -237,7 +252,11 @@ fn prior_entry(
     data: &Dataset,
     writer: &mut BundleWriter,
 ) -> Result<PriorEntry, ExportError> {
-    let ExportedPrior { counts, weights } = prior;
+    let ExportedPrior {
+        counts,
+        weights,
+        counted_before,
+    } = prior;
     weights.check()?;
     if counts.num_items() != data.num_items() {
         return Err(ExportError::Prior(PriorError {
@@ -252,6 +271,7 @@ fn prior_entry(
         settings: *counts.settings(),
         weights: *weights,
         interactions: counts.interactions(),
+        counted_before: *counted_before,
     })
 }
 

@@ -10,8 +10,13 @@
 //! The body's `model.embed_tokens.weight` holds only the prompt's rows, prefix tokens first, then
 //! suffix tokens, so `vocab_size` is P + R (or 1, a row of zeros, without a prompt).
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
+use slmrec_core::hash;
 use slmrec_core::manifest::Readout;
+
+use crate::error::{ExportError, io_error};
 
 /// Name of the body's configuration.
 pub const CONFIG_FILE: &str = "config.json";
@@ -23,6 +28,33 @@ pub const RECOMMENDER_FILE: &str = "recommender.json";
 pub const RECOMMENDER_WEIGHTS_FILE: &str = "recommender.safetensors";
 /// Version of the directory's layout.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// The files that a checkpoint is known by, in this order.
+pub(crate) const FILES: [&str; 4] = [
+    CONFIG_FILE,
+    RECOMMENDER_FILE,
+    MODEL_FILE,
+    RECOMMENDER_WEIGHTS_FILE,
+];
+
+/// SHA-256 over a checkpoint's files, as bundles carry it.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn sha256(dir: &Path) -> Result<String, ExportError> {
+    let mut lines = String::new();
+    for name in FILES {
+        let path = dir.join(name);
+        let digest = hash::sha256_file(&path).map_err(|e| io_error(&path, e))?;
+        lines.push_str(&digest_line(&digest, name));
+    }
+    Ok(hash::sha256_hex(lines.as_bytes()))
+}
+
+/// What a file adds to the hash.
+pub(crate) fn digest_line(sha256: &str, name: &str) -> String {
+    format!("{sha256} {name}\n")
+}
 
 /// `config.json`: the fields of a Hugging Face Llama configuration that the model reads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

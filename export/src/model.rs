@@ -10,7 +10,7 @@ use slmrec_core::manifest::Readout;
 
 use crate::checkpoint::{
     CONFIG_FILE, FORMAT_VERSION, LlamaConfig, MODEL_FILE, RECOMMENDER_FILE,
-    RECOMMENDER_WEIGHTS_FILE, RecommenderConfig,
+    RECOMMENDER_WEIGHTS_FILE, RecommenderConfig, digest_line,
 };
 use crate::error::{ExportError, content};
 use crate::tensors::{Tensors, read_file};
@@ -81,7 +81,7 @@ impl Model {
         let mut digests = String::new();
         let mut read = |name: &str, limit| {
             let bytes = read_file(&dir.join(name), limit)?;
-            digests.push_str(&format!("{} {name}\n", hash::sha256_hex(&bytes)));
+            digests.push_str(&digest_line(&hash::sha256_hex(&bytes), name));
             Ok::<_, ExportError>(bytes)
         };
         let config = parse_config(&dir.join(CONFIG_FILE), &read(CONFIG_FILE, MAX_JSON_BYTES)?)?;

@@ -142,7 +142,10 @@ fn expected(
     let mut seen = ItemMask::none(table.len());
     items.iter().for_each(|item| seen.exclude(*item));
     let mut scores = table.scores(&user_vector);
-    if let Some(ExportedPrior { counts, weights }) = prior {
+    if let Some(ExportedPrior {
+        counts, weights, ..
+    }) = prior
+    {
         counts.add_to(items, *weights, &mut SparseSums::default(), &mut scores);
     }
     let top = top_k(&scores, TOP_ITEMS, &seen)?

@@ -72,6 +72,14 @@ pub enum RuntimeError {
         /// What it said.
         reason: String,
     },
+    /// The choice of a provider cannot be remembered.
+    #[error("{path}: {source}; hint: name a provider, as in --provider cpu")]
+    ProviderCache {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The engine was left out of this build.
     #[error(
         "this program was built without the engine {engine}; hint: build with the cargo feature {engine:?}"

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! The order in which to read: [`options`] → [`recommender`] → [`engine`] (which runs the encoder
-//! graph, ONNX Runtime or tract) → [`self_test`]. Nothing here prints, reads the environment or
+//! graph, ONNX Runtime or tract) → [`self_test`] → [`provider_choice`]. Nothing here prints, reads the environment or
 //! opens a network connection; types of the engines stay inside [`engine`].
 //!
 //! ONNX Runtime's official builds collect telemetry unless the variable
@@ -25,12 +25,14 @@
 pub mod engine;
 mod error;
 pub mod options;
+pub mod provider_choice;
 pub mod recommender;
 pub mod self_test;
 
 pub use engine::{Encoder, EngineInfo, IncrementalEncoder, KeyValues};
 pub use error::RuntimeError;
 pub use options::{EngineChoice, FilterOptions, LibrarySearch, OpenOptions, Provider};
+pub use provider_choice::{ProviderCache, ProviderChoice, ProviderTrial, TrialOutcome};
 pub use recommender::{
     ExplainOptions, Explanations, HistoryState, PopularItem, PopularItems, RankedCandidates,
     Reason, Recommendation, Recommendations, Recommender, Scores, Timing,

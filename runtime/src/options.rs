@@ -5,6 +5,10 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
+use crate::provider_choice::ProviderCache;
+
 /// How a bundle is opened.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
@@ -18,6 +22,9 @@ pub struct OpenOptions {
     pub libraries: LibrarySearch,
     /// Whether the bundle's transition prior is added to the model's scores.
     pub prior: bool,
+    /// Where [`Provider::Auto`] remembers which provider is right and fastest; without it, it is the
+    /// CPU.
+    pub provider_cache: Option<ProviderCache>,
 }
 
 impl Default for OpenOptions {
@@ -28,6 +35,7 @@ impl Default for OpenOptions {
             threads: NonZeroUsize::MIN,
             libraries: LibrarySearch::default(),
             prior: true,
+            provider_cache: None,
         }
     }
 }
@@ -46,9 +54,11 @@ pub enum EngineChoice {
 }
 
 /// An execution provider of ONNX Runtime.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Provider {
-    /// The one that is right for the system; at present always the CPU.
+    /// The one that gives the bundle's samples rightly and fastest on this machine, found out once
+    /// ([`crate::provider_choice`]); the CPU where [`OpenOptions::provider_cache`] is not given.
     #[default]
     Auto,
     /// The CPU.

@@ -15,11 +15,16 @@ use slmrec_core::manifest::{
 use slmrec_core::pack::PRIOR_MEMBER;
 use slmrec_core::{
     Bundle, BundleWriter, History, HistoryError, Item, ItemIndex, ItemTable, ItemVocabulary,
-    PackManifest, PriorSettings, PriorWeights, RowType, TransitionPrior,
+    PriorSettings, PriorWeights, RowType, Split, TransitionPrior,
 };
 use slmrec_runtime::{
     Encoder, EngineInfo, FilterOptions, OpenOptions, Provider, Recommender, RuntimeError,
 };
+
+#[path = "recommender/packs.rs"]
+mod packs;
+#[path = "recommender/providers.rs"]
+mod providers;
 
 /// Embeddings are corners, so that scores can be worked out by hand: the user vector is the mean.
 const EMBEDDINGS: [[f32; 2]; 5] = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 1.0], [-1.0, 0.0]];
@@ -87,6 +92,7 @@ fn manifest() -> Manifest {
             interactions: 0,
             sha256: String::new(),
         },
+        certificate: None,
         metrics: BTreeMap::new(),
         members: BTreeMap::new(),
     }
@@ -158,6 +164,7 @@ fn prior_entry() -> PriorEntry {
             beta: 1.0,
         },
         interactions: 9,
+        counted_before: Split::Validation,
     }
 }
 
@@ -222,36 +229,6 @@ fn the_prior_is_added_to_the_scores() {
     let scores = recommender.scores(&long).expect("scores");
     assert_eq!(scores.history.items.len(), 2);
     assert_eq!(scores.values[1], 2.0 * (3.0 / 8.0f32).ln_1p());
-}
-
-#[test]
-fn a_pack_takes_the_place_of_the_prior() {
-    let dir = tempfile::tempdir().expect("temporary folder");
-    let mut recommender = open(with_prior(), &samples(), |mean| mean).expect("opens");
-    let path = dir.path().join("p.delta");
-    let write = |bundle_sha256: &str| {
-        let mut writer = BundleWriter::new();
-        writer.add(PRIOR_MEMBER, prior(5, 1.0).to_bytes().expect("bytes"));
-        let manifest = PackManifest {
-            format_version: FORMAT_VERSION,
-            required_features: vec![PRIOR_FEATURE.into()],
-            created_by: "test".into(),
-            bundle_sha256: bundle_sha256.into(),
-            prior: Some(prior_entry()),
-            members: BTreeMap::new(),
-        };
-        writer.write(&path, manifest).expect("writes");
-    };
-    write("another");
-    let error = recommender.apply_pack(&path).expect_err("refused");
-    assert!(matches!(error, RuntimeError::Bundle(_)), "{error}");
-    let history = History::from_items(["a"]);
-    let before = recommender.scores(&history).expect("scores").values;
-    assert_eq!(before[1], 2.0 * 4f32.ln(), "nothing has changed");
-    write(recommender.bundle_mut().sha256());
-    recommender.apply_pack(&path).expect("applies");
-    let after = recommender.scores(&history).expect("scores").values;
-    assert_eq!(after, [1.0, 0.0, 1.0, 1.0, 2.0 * 2f32.ln() - 1.0]);
 }
 
 #[test]

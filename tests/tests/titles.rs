@@ -34,6 +34,12 @@ base = "base"
 layers = 2
 [teach.train]
 epochs = 1
+[distill]
+layers = 2
+[distill.objective]
+blocks = 2
+[distill.train]
+epochs = 1
 "#;
 
 /// stderr of a command that must end well.
@@ -83,6 +89,7 @@ fn titles_from_vectors_to_a_teacher() {
     is_a_row_of_the_comparison(folder);
     gives_cold_items_vectors(folder);
     gives_a_teacher_its_items(folder);
+    adds_items_to_a_bundle(folder);
     trains_with_drawn_items(folder);
     refuses_what_is_wrong(folder);
 }
@@ -230,6 +237,69 @@ fn gives_a_teacher_its_items(folder: &Path) {
     let items: Vec<Vec<f32>> = teacher["item_embeddings.weight"].to_vec2().expect("items");
     assert_eq!(items, table("sasrec-titles"), "the sums");
     assert_ne!(items, table("sasrec"));
+}
+
+fn adds_items_to_a_bundle(folder: &Path) {
+    said(folder, &["distill"]);
+    said(folder, &["export", "--fp32"]);
+    let new = "movieId,title,genres\nnew1,A new film,Drama\nm1,Film 1,Drama\nnew2,,Drama\n";
+    fs::write(folder.join("new.csv"), new).expect("new items");
+    let add = ["items", "add", "new.csv", "--bundle", "student.slmrec"];
+    let add = [&add[..], &["-o", "new.delta", "--titles", "encoder"]].concat();
+    let told = refused(folder, &add);
+    assert!(
+        told.contains("a map fitted on the student's items"),
+        "{told}"
+    );
+    said(folder, &["cold", "--titles", "encoder"]);
+    let told = refused(folder, &[&add[..7], &["--titles", "base"]].concat());
+    assert!(told.contains("of the map"), "{told}");
+    let report = json(folder, &add);
+    let counts = ["added", "known", "without_title"].map(|name| report[name].as_u64());
+    assert_eq!(counts, [Some(1); 3], "{report}");
+
+    let list = |history: &str, options: &[&str]| -> Vec<String> {
+        fs::write(folder.join("history.json"), history).expect("history");
+        let arguments = [&["history.json", "--format", "json", "-k", "70"], options].concat();
+        let found: Value =
+            serde_json::from_str(&run_well("slmrec-run", folder, &arguments)).expect("JSON");
+        let rows = found["results"][0]["recommendations"]
+            .as_array()
+            .expect("a list");
+        let text = |row: &Value| format!("{} {}", row["item"], row["title"]);
+        rows.iter().map(text).collect()
+    };
+    let new = "\"new1\" \"A new film\"".to_owned();
+    let before = list(r#"["m1", "m2"]"#, &[]);
+    let after = list(r#"["m1", "m2"]"#, &["--pack", "new.delta"]);
+    assert_eq!((before.len(), after.len()), (58, 59));
+    assert!(after.contains(&new) && !before.contains(&new));
+    // It is read in a history, too; without the pack nobody knows it.
+    assert_eq!(list(r#"["new1"]"#, &["--pack", "new.delta"]).len(), 60);
+    let unknown = run("slmrec-run", folder, &["history.json"]);
+    assert_eq!(unknown.status.code(), Some(1));
+
+    let retire = [
+        "items",
+        "retire",
+        "m5",
+        "new1",
+        "--bundle",
+        "student.slmrec",
+    ];
+    let told = refused(folder, &[&retire[..], &["-o", "retired.delta"]].concat());
+    assert!(told.contains("found \"new1\""), "{told}");
+    let packs = ["--pack", "new.delta"];
+    said(
+        folder,
+        &[&retire[..], &packs, &["-o", "retired.delta"]].concat(),
+    );
+    let packs = [&packs[..], &["--pack", "retired.delta"]].concat();
+    let left = list(r#"["m1", "m2"]"#, &packs);
+    assert_eq!(left.len(), 57);
+    assert!(!left.contains(&new) && left.iter().all(|row| !row.starts_with("\"m5\"")));
+    let told = refused(folder, &[&add[..], &packs].concat());
+    assert!(told.contains("expected new items with a title"), "{told}");
 }
 
 fn trains_with_drawn_items(folder: &Path) {

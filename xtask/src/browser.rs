@@ -1,6 +1,5 @@
 //! A headless browser for the tests: one that is there, or Debian's smallest by apt-get.
 
-use std::env;
 use std::path::PathBuf;
 
 use crate::apt;
@@ -18,23 +17,15 @@ const PACKAGE: &str = "chromium-headless-shell";
 /// A browser, installed first where that can be done without asking for a password. `None`, with a
 /// notice, where there is none.
 pub(crate) fn find_or_install() -> Option<PathBuf> {
-    if let Some(found) = find() {
+    if let Some(found) = apt::find(&PROGRAMS) {
         return Some(found);
     }
     if let Err(why) = apt::install(&[PACKAGE]) {
         eprintln!(
-            "notice: no headless browser ({}), and {why}: the report is not opened in one",
+            "notice: no headless browser ({}): {why:#}: the report is not opened in one",
             PROGRAMS.join(", ")
         );
         return None;
     }
-    find()
-}
-
-fn find() -> Option<PathBuf> {
-    let folders: Vec<PathBuf> = env::split_paths(&env::var_os("PATH")?).collect();
-    let places = |name: &'static str| folders.iter().map(move |folder| folder.join(name));
-    (PROGRAMS.into_iter())
-        .flat_map(places)
-        .find(|path| path.is_file())
+    apt::find(&PROGRAMS)
 }

@@ -5,13 +5,16 @@ mod apt;
 mod bench;
 mod bindings;
 mod browser;
+mod check_arm;
 mod check_cuda;
+mod check_engines;
 mod demo;
 mod elf;
 mod maven;
 mod process;
 mod proto;
 mod python;
+mod python_package;
 mod setup;
 mod size;
 mod test;
@@ -36,7 +39,10 @@ enum Task {
     Test(test::Arguments),
     Demo(demo::Arguments),
     Bench(bench::Arguments),
+    CheckArm(check_arm::Arguments),
     CheckCuda(check_cuda::Arguments),
+    CheckEngines(check_engines::Arguments),
+    CheckWheel(python_package::Arguments),
     Proto(proto::Arguments),
     Bindings(bindings::Arguments),
     Size(size::Arguments),
@@ -49,7 +55,10 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::CheckArm(arguments) => check_arm::run(&arguments),
         Task::CheckCuda(arguments) => check_cuda::run(&arguments),
+        Task::CheckEngines(arguments) => check_engines::run(&arguments),
+        Task::CheckWheel(arguments) => python_package::run(&arguments),
         Task::Proto(arguments) => proto::run(&arguments),
         Task::Bindings(arguments) => bindings::run(&arguments),
         Task::Size(arguments) => size::run(&arguments),

@@ -15,7 +15,8 @@ const PROJECT: &str = "android/jvm-tests/pom.xml";
 /// Why it cannot run here, as a sentence for a notice.
 pub(crate) fn ready() -> Result<(), String> {
     if !runs("mvn") || !runs("javac") {
-        apt::install(&PACKAGES).map_err(|why| format!("there is no Java with Maven, and {why}"))?;
+        apt::install(&PACKAGES)
+            .map_err(|why| format!("there is no Java with Maven, and {why:#}"))?;
     }
     let mut resolve = maven();
     resolve.args(["--quiet", "dependency:resolve"]);

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde::Deserialize;
 
-use crate::{browser, process, setup, test_android, workspace};
+use crate::{browser, process, python_package, setup, test_android, workspace};
 
 /// Run every check: format, lints, tests, documentation, generated code
 #[derive(Debug, clap::Args)]
@@ -105,6 +105,9 @@ fn run_step(step: Step, library: &Path, fast: bool, counts: &mut Counts) -> Resu
             cargo.args(["--lib", "--bins", "--tests"]);
             if let Some(browser) = browser::find_or_install() {
                 cargo.env(BROWSER_VARIABLE, browser);
+            }
+            if let Some(python) = python_package::for_tests() {
+                cargo.env(python_package::PYTHON_VARIABLE, python);
             }
             if fast {
                 cargo.env_remove(WEIGHTS_VARIABLE);

@@ -1,6 +1,7 @@
 //! What a person may type, and how it becomes settings.
 
 mod distill;
+mod export;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -10,12 +11,15 @@ use clap_complete::Shell;
 
 use super::cold::Cold;
 use super::compare::Compare;
+use super::items::Items;
 use super::report::Report;
 use super::study::StudyArgs;
+use super::tune::Tune;
 use crate::pipeline::settings::{Baseline, DeviceChoice, ItemSource, LayerChoice};
 use crate::train::teacher_cache::FillPart;
 
 pub use distill::{Distill, ObjectiveFlags};
+pub use export::Export;
 
 /// Train a sequential recommender on a small language model, distil it, and export it for phones
 #[derive(Debug, Parser)]
@@ -87,8 +91,12 @@ pub enum Command {
     Distill(Distill),
     /// Answer one question about the student by training it several times
     Study(StudyArgs),
+    /// Search the settings of one model within a budget of minutes
+    Tune(Tune),
     /// Give items that training never saw a vector from their titles, and measure it
     Cold(Cold),
+    /// Add items to a bundle by their titles, or retire some: a small pack, no training
+    Items(Items),
     /// Compare the student with everything simpler
     Evaluate(Evaluate),
     /// Set two runs against each other on the same users: intervals, who gained, who lost
@@ -328,35 +336,6 @@ pub struct Evaluate {
     /// Leave the exported bundle out
     #[arg(long)]
     pub no_bundle: bool,
-    /// table or json
-    #[arg(long, value_enum, default_value_t)]
-    pub format: OutputFormat,
-}
-
-/// `export`.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
-    slmrec-distill export --int8                # writes student.slmrec\n  \
-    slmrec-distill export --fp16 -o app/assets/student.slmrec")]
-pub struct Export {
-    /// 8-bit weights and matrix products (the default)
-    #[arg(long, group = "precision")]
-    pub int8: bool,
-    /// Weights stored as 16-bit floats
-    #[arg(long, group = "precision")]
-    pub fp16: bool,
-    /// 32-bit floats
-    #[arg(long, group = "precision")]
-    pub fp32: bool,
-    /// Leave the transition prior out
-    #[arg(long)]
-    pub no_prior: bool,
-    /// Put a graph that every engine runs (tract, too) beside the int8 one
-    #[arg(long)]
-    pub portable: bool,
-    /// Where to write [default: student.slmrec]
-    #[arg(long, short, value_name = "FILE")]
-    pub output: Option<PathBuf>,
     /// table or json
     #[arg(long, value_enum, default_value_t)]
     pub format: OutputFormat,

@@ -8,6 +8,7 @@ use toml::Value;
 use super::args::{
     Baselines, Command, Common, Distill, Evaluate, Export, ObjectiveFlags, Prepare, Pretrain, Teach,
 };
+use super::items::ItemsCommand;
 use crate::train::BlockMap;
 
 /// Changes in the order of typing precedence: `--set` first, named flags over it.
@@ -43,6 +44,11 @@ impl Changes {
                 changes.path("pretrain.titles", args.titles.as_deref());
                 changes.float("cold.held_out", args.held_out);
             }
+            Command::Items(args) => {
+                if let ItemsCommand::Add(add) = &args.command {
+                    changes.path("pretrain.titles", add.titles.as_deref());
+                }
+            }
             Command::Distill(args) => changes.distill(args),
             Command::Evaluate(args) => changes.evaluate(args),
             Command::Export(args) => changes.export(args),
@@ -52,6 +58,7 @@ impl Changes {
             }
             Command::Run(_)
             | Command::Study(_)
+            | Command::Tune(_)
             | Command::Prior(_)
             | Command::Fetch(_)
             | Command::Compare(_)
@@ -163,6 +170,11 @@ impl Changes {
         if let Some((name, _)) = precisions.iter().find(|(_, asked)| *asked) {
             self.text("export.precision", Some(name));
         }
+        self.float("export.max_ndcg_drop", args.max_ndcg_drop);
+        self.flag("export.all_forms", args.all_forms, true);
+        self.flag("export.certificate", args.no_certificate, false);
+        self.choice("export.target", args.target);
+        self.path("evaluate.runner", args.runner.as_deref());
         self.flag("export.portable", args.portable, true);
         self.flag("export.prior", args.no_prior, false);
         self.path("export.output", args.output.as_deref());
@@ -282,6 +294,8 @@ mod tests {
             "x evaluate --split validation --runner r --no-bundle",
             "x plan --base b --no-calibration",
             "x export --fp16 --portable --no-prior -o o",
+            "x export --max-ndcg-drop 0.1 --all-forms --target arm64 --runner r",
+            "x export --no-certificate",
             "x blend --more-sasrecs 1 --no-decoder",
             "x cold --titles t --held-out 0.1",
         ] {

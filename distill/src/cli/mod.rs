@@ -9,11 +9,13 @@ mod changes;
 pub mod cold;
 pub mod compare;
 mod fetch;
+pub mod items;
 mod print;
 mod prior;
 pub mod report;
 mod reporter;
 mod study;
+mod tune;
 mod verify_resume;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use clap::{CommandFactory, Parser};
 
+use crate::pipeline::stages::tune::Subject;
 use crate::pipeline::stages::{self, Context};
 use crate::pipeline::work_dir::DEFAULT_WORK_DIR;
 use crate::pipeline::{PipelineError, PipelineSettings, WorkDir};
@@ -103,6 +106,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<()> {
 fn inherited(cli: &Cli) -> anyhow::Result<Vec<(String, toml::Value)>> {
     let inherits = match &cli.command {
         Command::Distill(_) | Command::Study(_) => true,
+        Command::Tune(args) => matches!(args.subject, Subject::Student | Subject::CeOnly),
         Command::VerifyResume(args) => args.own && args.stage == TrainingStage::Distill,
         Command::Teach(teach) => teach.cache_states,
         _ => false,
@@ -149,7 +153,9 @@ fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
             print::trained("student", &stages::distill::run(context)?)
         }
         Command::Study(args) => study::run(args, context),
+        Command::Tune(args) => tune::run(args, context),
         Command::Cold(args) => cold::run(args, context),
+        Command::Items(args) => items::run(args, context),
         Command::Evaluate(args) => {
             print::comparison(&stages::evaluate::run(context)?.0, args.format)
         }

@@ -5,6 +5,7 @@ use std::io::Write;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use serde_json::Value;
+use slmrec_core::Certificate;
 
 use super::args::OutputFormat;
 use crate::evaluate::Comparison;
@@ -108,10 +109,58 @@ pub(super) fn exported(outcome: &Outcome, format: OutputFormat) -> anyhow::Resul
         megabytes(&figures["bytes"]),
     ]);
     right_align(&mut table, 1);
-    out(&format!(
-        "{}\n{table}",
-        figures["path"].as_str().unwrap_or_default()
-    ))
+    let path = figures["path"].as_str().unwrap_or_default();
+    let certificate: Option<Certificate> =
+        serde_json::from_value(figures["certificate"].clone()).unwrap_or_default();
+    match certificate {
+        Some(certificate) => out(&format!("{path}\n{table}\n{}", forms(&certificate))),
+        None => out(&format!("{path}\n{table}")),
+    }
+}
+
+/// What was measured before the bundle was written; the first line is what is in it.
+fn forms(certificate: &Certificate) -> Table {
+    let mut table = table(&[
+        "encoder",
+        "item rows",
+        "NDCG@10",
+        "lost",
+        "difference, 95 %",
+        "top-10 overlap",
+        "worst tenth",
+        "MB",
+        "ms",
+    ]);
+    let all = std::iter::once(&certificate.chosen).chain(&certificate.others);
+    for form in all {
+        table.add_row([
+            form.quantization.to_string(),
+            form.item_rows.to_string(),
+            format!("{:.4}", form.ndcg_10),
+            format!("{:.2} %", 100.0 * form.drop(certificate.reference_ndcg_10)),
+            format!(
+                "{:+.4} .. {:+.4}",
+                form.difference.low, form.difference.high
+            ),
+            format!("{:.3}", form.overlap_10),
+            format!("{:+.4}", form.worst_tenth),
+            format!("{:.2}", form.bytes as f64 / 1e6),
+            format!("{:.2}", form.ms),
+        ]);
+    }
+    table.add_row([
+        "fp32".to_owned(),
+        String::new(),
+        format!("{:.4}", certificate.reference_ndcg_10),
+        String::new(),
+        format!("{} users", certificate.users),
+        String::new(),
+        String::new(),
+        String::new(),
+        format!("{:.2}", certificate.reference_ms),
+    ]);
+    right_align(&mut table, 2);
+    table
 }
 
 /// Time and memory of each stage.

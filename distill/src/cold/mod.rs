@@ -2,12 +2,14 @@
 //!
 //! A [`TitleMap`] is fitted on items that have both and then asked for items that have a title only.
 //! Whether it is worth anything is measured on items that were kept out of training
-//! ([`held_out`]), as targets after histories without them ([`cases`], [`experiment`]).
+//! ([`held_out`]), as targets after histories without them ([`cases`], [`experiment`]). [`item_pack`]
+//! brings them to a bundle that is on the devices already.
 
 pub mod cases;
 mod cholesky;
 pub mod experiment;
 pub mod held_out;
+pub mod item_pack;
 mod map_file;
 #[cfg(test)]
 mod map_file_tests;

@@ -39,6 +39,7 @@ pub use report::{
     Ties, TimeSpan,
 };
 pub use settings::{Duplicates, Format, PrepareSettings};
+pub use titles::items;
 
 use columns::InteractionColumns;
 use error::io_error;

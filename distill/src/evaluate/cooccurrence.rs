@@ -2,12 +2,12 @@
 //! the transition prior ([`crate::prior`]), ranked by alone.
 
 use slmrec_core::ItemIndex;
-use slmrec_core::dataset::Dataset;
+use slmrec_core::dataset::{Dataset, Split};
 use slmrec_core::prior::{PriorError, PriorSettings, SparseSums, TransitionPrior};
 
 use super::popularity::tie_breaker;
 use super::{EvaluateError, Scorer};
-use crate::prior::counting::{count, training_sequences};
+use crate::prior::counting::{count, sequences_before};
 
 /// Scores an item by how often it stood near the newest items of the history in the training
 /// sequences; popularity orders equal scores and the items that no recent item co-occurred with.
@@ -39,20 +39,22 @@ impl Cooccurrence {
         }
     }
 
-    /// The co-occurrence row of the comparison table, [`PriorSettings::WINDOW_5`].
+    /// The co-occurrence row of the comparison table, [`PriorSettings::WINDOW_5`], of what is known
+    /// before the targets of a split.
     ///
     /// # Errors
     /// Only what counting a checked dataset gives, which is nothing.
-    pub fn window_5(dataset: &Dataset) -> Result<Self, PriorError> {
+    pub fn window_5(dataset: &Dataset, split: Split) -> Result<Self, PriorError> {
         let settings = PriorSettings::WINDOW_5;
-        let sequences = training_sequences(dataset);
+        let sequences = sequences_before(dataset, split);
         let pairs = count(&sequences, dataset.num_items(), settings, usize::MAX)?;
         // Scores are whole numbers of decay^4.
         let step = settings.decay.powi(4);
         Ok(Self::new("co-occurrence, window 5", dataset, pairs, step))
     }
 
-    /// The harder row: the counts of the transition prior, tuned on the validation targets.
+    /// The harder row: the counts of a transition prior, whose settings were tuned on the validation
+    /// targets.
     #[must_use]
     pub fn tuned(dataset: &Dataset, prior: &TransitionPrior) -> Self {
         // Below what a single pair of the largest rows weighs.
@@ -100,7 +102,12 @@ mod tests {
     }
 
     fn fit(data: &Dataset, settings: PriorSettings) -> Cooccurrence {
-        let pairs = count(&training_sequences(data), data.num_items(), settings, 99);
+        let pairs = count(
+            &sequences_before(data, Split::Validation),
+            data.num_items(),
+            settings,
+            99,
+        );
         Cooccurrence::new("test", data, pairs.expect("counts"), 1e-6)
     }
 
@@ -136,7 +143,7 @@ mod tests {
     #[test]
     fn popularity_orders_the_rest() {
         let data = dataset(5, &[&[1, 2, 5, 5], &[3, 4, 4, 5, 5]]);
-        let mut floor = Cooccurrence::window_5(&data).expect("counts");
+        let mut floor = Cooccurrence::window_5(&data, Split::Validation).expect("counts");
         let scores = floor.scores(&[&[ItemIndex(1)]]).expect("counts");
         assert_eq!(order(&scores[0]), [2, 4, 1, 3, 5]);
     }
@@ -145,7 +152,7 @@ mod tests {
     fn popularity_orders_equal_scores_and_never_more() {
         // Training parts: 1 2 3 | 3 | 3. After 1, items 2 and 3 tie at one; 3 is more popular.
         let data = dataset(5, &[&[1, 2, 3, 5, 5], &[3, 5, 5], &[3, 5, 5]]);
-        let mut floor = Cooccurrence::window_5(&data).expect("counts");
+        let mut floor = Cooccurrence::window_5(&data, Split::Validation).expect("counts");
         let scores = floor.score(&[ItemIndex(1)]);
         assert!(scores[2] > scores[1] && scores[1] >= 1.0, "{scores:?}");
         assert!(scores[2] < 1.0 + 0.0625);

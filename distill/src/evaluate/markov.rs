@@ -1,15 +1,15 @@
 //! The second floor: what most often came right after the last item.
 
 use slmrec_core::ItemIndex;
-use slmrec_core::dataset::Dataset;
+use slmrec_core::dataset::{Dataset, Split};
 use slmrec_core::prior::{Direction, PriorError, PriorSettings, TransitionPrior};
 
 use super::popularity::tie_breaker;
 use super::{EvaluateError, Scorer};
-use crate::prior::counting::{count, training_sequences};
+use crate::prior::counting::{count, sequences_before};
 
 /// A first-order Markov chain: the score of an item is how often it came directly after the last
-/// item of the history in the training sequences. Popularity orders equal counts, and so the items
+/// item of the history before the targets. Popularity orders equal counts, and so the items
 /// that never followed.
 #[derive(Clone, Debug)]
 pub struct MarkovChain {
@@ -18,18 +18,18 @@ pub struct MarkovChain {
 }
 
 impl MarkovChain {
-    /// Counts the training sequences.
+    /// Counts what is known before the targets of a split.
     ///
     /// # Errors
     /// Only what counting a checked dataset gives, which is nothing.
-    pub fn fit(dataset: &Dataset) -> Result<Self, PriorError> {
+    pub fn fit(dataset: &Dataset, split: Split) -> Result<Self, PriorError> {
         let settings = PriorSettings {
             window: 1,
             direction: Direction::Later,
             last_items: 1,
             ..PriorSettings::WINDOW_5
         };
-        let sequences = training_sequences(dataset);
+        let sequences = sequences_before(dataset, split);
         Ok(Self {
             successors: count(&sequences, dataset.num_items(), settings, usize::MAX)?,
             backoff: tie_breaker(dataset),
@@ -71,7 +71,7 @@ mod tests {
                 &[5, 1, 4, 2, 2],
             ],
         );
-        let mut floor = MarkovChain::fit(&data).expect("counts");
+        let mut floor = MarkovChain::fit(&data, Split::Validation).expect("counts");
         let scores = floor
             .scores(&[&[4, 1].map(ItemIndex), &[1, 2].map(ItemIndex)])
             .expect("counts");

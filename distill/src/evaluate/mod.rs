@@ -357,7 +357,7 @@ mod tests {
         let sequences: Vec<&[u32]> = (0..600).map(|_| &[1, 2, 3][..]).collect();
         let data = dataset(3, &sequences);
         let mut heard = Vec::new();
-        let mut floor = Popularity::fit(&data);
+        let mut floor = Popularity::fit(&data, Split::Validation);
         let protocol = Protocol::default();
         evaluate(
             &mut floor,

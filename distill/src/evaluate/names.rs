@@ -17,6 +17,12 @@ pub fn with_prior(system: &str) -> String {
     format!("{system} + prior")
 }
 
+/// A system with the prior as it was before the validation items were counted.
+#[must_use]
+pub fn with_older_prior(system: &str) -> String {
+    format!("{system} + prior of the training items")
+}
+
 /// The exported bundle of a precision.
 #[must_use]
 pub fn bundle(precision: &str) -> String {

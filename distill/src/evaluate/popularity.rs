@@ -1,24 +1,27 @@
 //! The first floor: every user is shown what is bought most.
 
 use slmrec_core::ItemIndex;
-use slmrec_core::dataset::Dataset;
+use slmrec_core::dataset::{Dataset, Split};
 
 use super::{EvaluateError, Scorer};
+use crate::prior::counting::sequences_before;
 
-/// Scores an item by how often it occurs in the training sequences.
+/// Scores an item by how often it occurs before the targets.
 #[derive(Clone, Debug)]
 pub struct Popularity {
     counts: Vec<f32>,
 }
 
 impl Popularity {
-    /// Counts the training sequences.
+    /// Counts what is known before the targets of a split.
     #[must_use]
-    pub fn fit(dataset: &Dataset) -> Self {
-        let counts = dataset.training_counts();
-        Self {
-            counts: counts.iter().skip(1).map(|&n| n as f32).collect(),
+    pub fn fit(dataset: &Dataset, split: Split) -> Self {
+        let mut counts = vec![0.0; dataset.num_items()];
+        let sequences = sequences_before(dataset, split);
+        for item in sequences.iter().flat_map(|sequence| sequence.items) {
+            counts[item.row() - 1] += 1.0;
         }
+        Self { counts }
     }
 }
 
@@ -56,12 +59,15 @@ mod tests {
     use crate::evaluate::testing::dataset;
 
     #[test]
-    fn counts_training_items_only() {
+    fn counts_what_comes_before_the_targets() {
         // The last two items of each user are held out.
         let data = dataset(4, &[&[1, 2, 2, 4, 4], &[2, 3, 4], &[3, 3]]);
-        let mut floor = Popularity::fit(&data);
-        let scores = floor.scores(&[&[ItemIndex(1)]]).expect("counts");
-        assert_eq!(scores, [vec![1.0, 3.0, 2.0, 0.0]]);
+        let scores = |split| {
+            let mut floor = Popularity::fit(&data, split);
+            floor.scores(&[&[ItemIndex(1)]]).expect("counts")
+        };
+        assert_eq!(scores(Split::Validation), [vec![1.0, 3.0, 2.0, 0.0]]);
+        assert_eq!(scores(Split::Test), [vec![1.0, 3.0, 3.0, 1.0]]);
     }
 
     #[test]

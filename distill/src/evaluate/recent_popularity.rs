@@ -1,43 +1,52 @@
 //! Popularity of late: interactions count less the older they are.
 
 use slmrec_core::ItemIndex;
-use slmrec_core::dataset::Dataset;
+use slmrec_core::dataset::{Dataset, Split};
 
 use super::{EvaluateError, Scorer, validation_ndcg_of};
+use crate::prior::counting::sequences_before;
 
 /// Half-lives that are tried, as parts of the time from the first to the last training interaction.
 const HALF_LIVES: [f64; 8] = [0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002];
 
-/// Scores an item by its training interactions, each worth `0.5^(age / half-life)`.
+/// Scores an item by the interactions before the targets, each worth `0.5^(age / half-life)`.
 #[derive(Clone, Debug)]
 pub struct RecentPopularity {
     scores: Vec<f32>,
 }
 
 impl RecentPopularity {
-    /// Counts the training sequences with the half-life that ranks the validation targets best.
-    /// `None` for a dataset without times, or with one time only.
+    /// Counts what is known before the targets of a split, with the half-life that ranks the
+    /// validation targets best. `None` for a dataset without times, or with one time only.
     ///
     /// # Errors
     /// A dataset without validation targets.
-    pub fn fit(dataset: &Dataset, users: Option<&[usize]>) -> Result<Option<Self>, EvaluateError> {
-        let Some((first, last)) = span(dataset) else {
+    pub fn fit(
+        dataset: &Dataset,
+        split: Split,
+        users: Option<&[usize]>,
+    ) -> Result<Option<Self>, EvaluateError> {
+        let Some((first, last)) = span(dataset, Split::Validation) else {
             return Ok(None);
         };
-        let mut best: Option<(f64, Self)> = None;
+        let half_life = |part: f64| part * (last - first) as f64;
+        let mut best: Option<(f64, f64)> = None;
         for part in HALF_LIVES {
-            let mut candidate = Self::with_half_life(dataset, last, part * (last - first) as f64);
+            let mut candidate =
+                Self::with_half_life(dataset, Split::Validation, last, half_life(part));
             let ndcg = validation_ndcg_of(&mut candidate, dataset, users)?;
-            if best.as_ref().is_none_or(|(known, _)| ndcg > *known) {
-                best = Some((ndcg, candidate));
+            if best.is_none_or(|(known, _)| ndcg > known) {
+                best = Some((ndcg, part));
             }
         }
-        Ok(best.map(|(_, best)| best))
+        let last = span(dataset, split).map_or(last, |(_, last)| last);
+        let fitted = |(_, part)| Self::with_half_life(dataset, split, last, half_life(part));
+        Ok(best.map(fitted))
     }
 
-    fn with_half_life(dataset: &Dataset, last: i64, half_life: f64) -> Self {
+    fn with_half_life(dataset: &Dataset, split: Split, last: i64, half_life: f64) -> Self {
         let mut scores = vec![0f64; dataset.num_items()];
-        for (item, time) in training_times(dataset) {
+        for (item, time) in times_before(dataset, split) {
             let age = (last - time) as f64;
             scores[item.row() - 1] += (-age / half_life).exp2();
         }
@@ -47,20 +56,20 @@ impl RecentPopularity {
     }
 }
 
-/// Every training interaction with its time; nothing without times.
-fn training_times(dataset: &Dataset) -> impl Iterator<Item = (ItemIndex, i64)> {
+/// Every interaction before the targets with its time; nothing without times.
+fn times_before(dataset: &Dataset, split: Split) -> impl Iterator<Item = (ItemIndex, i64)> {
     let times = dataset.times.as_deref().unwrap_or_default();
-    (0..dataset.num_users()).flat_map(move |user| {
+    let sequences = sequences_before(dataset, split);
+    (sequences.into_iter().enumerate()).flat_map(move |(user, sequence)| {
         let times = times.get(dataset.offsets[user]..).unwrap_or_default();
-        let items = dataset.training_sequence(user).iter().copied();
-        items.zip(times.iter().copied())
+        sequence.items.iter().copied().zip(times.iter().copied())
     })
 }
 
-/// First and last time of training, where they differ.
-fn span(dataset: &Dataset) -> Option<(i64, i64)> {
-    let first = training_times(dataset).map(|(_, time)| time).min()?;
-    let last = training_times(dataset).map(|(_, time)| time).max()?;
+/// First and last time before the targets, where they differ.
+fn span(dataset: &Dataset, split: Split) -> Option<(i64, i64)> {
+    let first = times_before(dataset, split).map(|(_, time)| time).min()?;
+    let last = times_before(dataset, split).map(|(_, time)| time).max()?;
     (first < last).then_some((first, last))
 }
 
@@ -84,8 +93,8 @@ mod tests {
         let mut data = dataset(3, &[&[1, 2, 3, 3], &[1, 3, 3]]);
         data.times = Some(vec![0, 10, 90, 90, 20, 90, 90]);
         // Training: 1 at 0, 2 at 10; 1 at 20.
-        assert_eq!(span(&data), Some((0, 20)));
-        let floor = RecentPopularity::with_half_life(&data, 20, 10.0);
+        assert_eq!(span(&data, Split::Validation), Some((0, 20)));
+        let floor = RecentPopularity::with_half_life(&data, Split::Validation, 20, 10.0);
         assert_eq!(floor.scores, [0.25 + 1.0, 0.5, 0.0]);
     }
 
@@ -97,12 +106,16 @@ mod tests {
         sequences.extend(vec![vec![3, 4, 2, 3]; 5]);
         let borrowed: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
         let mut data = dataset(5, &borrowed);
-        assert!(RecentPopularity::fit(&data, None).expect("fits").is_none());
+        assert!(
+            RecentPopularity::fit(&data, Split::Validation, None)
+                .expect("fits")
+                .is_none()
+        );
         let old = (0..20).flat_map(|_| [0, 1]);
         let new = (0..3).flat_map(|_| [899, 899]);
         let asked = (0..5).flat_map(|_| [880, 890, 900, 901]);
         data.times = Some(old.chain(new).chain(asked).collect());
-        let floor = RecentPopularity::fit(&data, None)
+        let floor = RecentPopularity::fit(&data, Split::Validation, None)
             .expect("fits")
             .expect("times");
         assert!(floor.scores[1] > floor.scores[0], "{:?}", floor.scores);

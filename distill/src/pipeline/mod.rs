@@ -132,12 +132,27 @@ pub enum PipelineError {
     /// Cold items could not be measured.
     #[error(transparent)]
     Cold(#[from] crate::cold::ColdError),
+    /// New or retired items could not be packed.
+    #[error(transparent)]
+    ItemPack(#[from] crate::cold::item_pack::ItemPackError),
     /// Export failed.
     #[error(transparent)]
     Export(#[from] slmrec_export::ExportError),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+    /// No form of eight bits ranks well enough.
+    #[error(
+        "expected a quantized bundle that loses at most {:.1} % of NDCG@10 on the validation targets, \
+         found none:\n{table}\nhint: --fp16, or allow more with --max-ndcg-drop",
+        max * 100.0
+    )]
+    Quantization {
+        /// What was measured, a line each.
+        table: String,
+        /// The share that may be lost.
+        max: f64,
+    },
     /// `slmrec-run` failed.
     #[error("slmrec-run failed: {0}")]
     Runner(String),

@@ -16,8 +16,28 @@ pub const ONLINE_TEACHER: &str = "teacher";
 #[derive(Clone, Debug)]
 pub struct WorkDir {
     root: PathBuf,
-    /// Where the student of a study is trained; it shares everything else.
-    variant: Option<PathBuf>,
+    /// One output that lies elsewhere; everything else is shared.
+    variant: Option<Variant>,
+}
+
+/// An output of which several are made, and where this one lies.
+#[derive(Clone, Debug)]
+struct Variant {
+    of: Output,
+    dir: PathBuf,
+}
+
+/// What studies and searches make more than one of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// The output of `pretrain`.
+    SasRec,
+    /// That of `baselines`.
+    Baseline(Baseline),
+    /// That of `teach`.
+    Teacher,
+    /// Those of `distill`.
+    Students,
 }
 
 impl WorkDir {
@@ -35,8 +55,26 @@ impl WorkDir {
     pub fn study(&self, study: &str, variant: &str) -> Self {
         Self {
             root: self.root.clone(),
-            variant: Some(self.studies().join(study).join(variant)),
+            variant: Some(Variant {
+                of: Output::Students,
+                dir: self.studies().join(study).join(variant),
+            }),
         }
+    }
+
+    /// The same work directory, but for one output that is made in `dir`.
+    #[must_use]
+    pub fn trial(&self, of: Output, dir: PathBuf) -> Self {
+        Self {
+            root: self.root.clone(),
+            variant: Some(Variant { of, dir }),
+        }
+    }
+
+    /// Searches of `tune`.
+    #[must_use]
+    pub fn tuning(&self) -> PathBuf {
+        self.root.join("tuning")
     }
 
     /// Outputs of `study`.
@@ -45,8 +83,16 @@ impl WorkDir {
         self.root.join("studies")
     }
 
+    /// Where an output is made.
+    fn place(&self, of: Output) -> &Path {
+        match &self.variant {
+            Some(variant) if variant.of == of => &variant.dir,
+            _ => &self.root,
+        }
+    }
+
     fn students(&self) -> &Path {
-        self.variant.as_deref().unwrap_or(&self.root)
+        self.place(Output::Students)
     }
 
     /// The directory itself.
@@ -70,7 +116,7 @@ impl WorkDir {
     /// Output of `pretrain`.
     #[must_use]
     pub fn sasrec(&self) -> PathBuf {
-        self.root.join("sasrec")
+        self.place(Output::SasRec).join("sasrec")
     }
 
     /// Vectors of the items' titles.
@@ -88,7 +134,7 @@ impl WorkDir {
     /// Output of `teach`.
     #[must_use]
     pub fn teacher(&self) -> PathBuf {
-        self.root.join("teacher")
+        self.place(Output::Teacher).join("teacher")
     }
 
     /// Output of `blend`.
@@ -100,7 +146,8 @@ impl WorkDir {
     /// A model that `baselines` trained.
     #[must_use]
     pub fn baseline(&self, baseline: Baseline) -> PathBuf {
-        self.root.join(baseline.folder())
+        self.place(Output::Baseline(baseline))
+            .join(baseline.folder())
     }
 
     /// A SASRec that is trained for the blend, by its number from 1.

@@ -1,7 +1,7 @@
 //! Which items stand near which in sequences.
 
 use slmrec_core::prior::{Direction, PriorError, PriorSettings, TransitionPrior};
-use slmrec_core::{Dataset, ItemIndex};
+use slmrec_core::{Dataset, ItemIndex, Split};
 
 /// A sequence whose pairs are counted.
 #[derive(Clone, Copy, Debug)]
@@ -15,18 +15,15 @@ pub struct CountedSequence<'a> {
 /// The training sequences of a dataset, all new.
 #[must_use]
 pub fn training_sequences(dataset: &Dataset) -> Vec<CountedSequence<'_>> {
-    let sequence = |user| CountedSequence {
-        items: dataset.training_sequence(user),
-        new_from: 0,
-    };
-    (0..dataset.num_users()).map(sequence).collect()
+    sequences_before(dataset, Split::Validation)
 }
 
-/// Everything before the test targets: what is known on the day of the test.
+/// Everything before the targets of a split, all new: the training sequences, and for the test
+/// targets the validation items, too. That is what is known on the day when they are asked for.
 #[must_use]
-pub fn sequences_before_test(dataset: &Dataset) -> Vec<CountedSequence<'_>> {
+pub fn sequences_before(dataset: &Dataset, split: Split) -> Vec<CountedSequence<'_>> {
     let sequence = |user| {
-        let items = match dataset.held_out(user, slmrec_core::Split::Test) {
+        let items = match dataset.held_out(user, split) {
             Some((history, _)) => history,
             None => dataset.training_sequence(user),
         };

@@ -117,6 +117,71 @@ fn grid() -> impl Iterator<Item = PriorWeights> {
     })
 }
 
+/// The weights of the grid under which a model and the counts together make the validation targets
+/// likeliest, as a softmax over the items that a user has not seen, and their mean cross-entropy.
+/// These are the ones to teach by: those that rank best are often so large that the softmax sees
+/// little but the counts.
+///
+/// # Errors
+/// A scorer that fails; a dataset without validation targets.
+pub fn likeliest_beside(
+    scorer: &mut dyn Scorer,
+    dataset: &Dataset,
+    prior: &TransitionPrior,
+    users: Option<&[usize]>,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<(PriorWeights, f64), EvaluateError> {
+    let cases = held_out_cases(dataset, Split::Validation, users)?;
+    let losses = for_each_batch(scorer, dataset, &cases, progress, |case, scores| {
+        Ok(losses_of_grid(prior, case, scores))
+    })?;
+    let mean = |at: usize| losses.iter().map(|l| l[at]).sum::<f64>() / losses.len() as f64;
+    let grid: Vec<PriorWeights> = grid().collect();
+    let mut best = (grid[0], mean(0));
+    for (at, &weights) in grid.iter().enumerate().skip(1) {
+        let loss = mean(at);
+        if loss < best.1 {
+            best = (weights, loss);
+        }
+    }
+    Ok(best)
+}
+
+/// The cross-entropy of a user's target under all weights.
+fn losses_of_grid(prior: &TransitionPrior, case: &Case<'_>, scores: &[f32]) -> Vec<f64> {
+    let mut sums = SparseSums::default();
+    prior.sum(case.history, &mut sums);
+    let largest = scores.iter().fold(f32::NEG_INFINITY, |m, s| m.max(*s));
+    let likelihood = |item: ItemIndex| f64::from(scores[item.row() - 1] - largest).exp();
+    let mut seen: Vec<ItemIndex> = case.history.to_vec();
+    seen.sort_unstable();
+    seen.dedup();
+    // A target that was seen before counts all the same.
+    let hidden = |item: ItemIndex| item != case.target && seen.binary_search(&item).is_ok();
+    let all: f64 = (1u32..=scores.len() as u32)
+        .map(|row| likelihood(ItemIndex(row)))
+        .sum();
+    let seen: f64 = seen
+        .iter()
+        .filter(|&&i| hidden(i))
+        .map(|&i| likelihood(i))
+        .sum();
+    let counted: Vec<(f64, f32)> = (sums.iter())
+        .filter(|&(item, _)| !hidden(item))
+        .map(|(item, sum)| (likelihood(item), sum))
+        .collect();
+    let (own, own_sum) = (likelihood(case.target), sums.get(case.target));
+    let loss = |PriorWeights { alpha, beta }: PriorWeights| {
+        let added = |sum: f32| f64::from(alpha * (sum / beta).ln_1p());
+        let more: f64 = counted
+            .iter()
+            .map(|(l, sum)| l * (added(*sum).exp() - 1.0))
+            .sum();
+        (all - seen + more).ln() - own.ln() - added(own_sum)
+    };
+    grid().map(loss).collect()
+}
+
 /// The rank of a user's target under all weights, at most `DEPTH + 1`.
 fn ranks_of_grid(prior: &TransitionPrior, case: &Case<'_>, scores: &[f32]) -> Vec<u8> {
     let mut sums = SparseSums::default();
@@ -182,13 +247,13 @@ mod tests {
         let data = chains();
         let prior = count(&training_sequences(&data), 50, PriorSettings::WINDOW_5, 99);
         let prior = prior.expect("counts");
-        let mut floor = Popularity::fit(&data);
+        let mut floor = Popularity::fit(&data, Split::Validation);
         let mixture = mix(&mut floor, &data, &prior, None, &mut |_, _| ()).expect("mixes");
         assert!(
             mixture.ndcg_10_with > mixture.ndcg_10_without + 0.1,
             "{mixture:?}"
         );
-        let alone = validation_ndcg_of(&mut Popularity::fit(&data), &data, None);
+        let alone = validation_ndcg_of(&mut Popularity::fit(&data, Split::Validation), &data, None);
         assert_eq!(alone.expect("evaluates"), mixture.ndcg_10_without);
         let mut both = WithPrior::new("both", &mut floor, &prior, mixture.weights);
         let both = validation_ndcg_of(&mut both, &data, None);
@@ -216,6 +281,41 @@ mod tests {
             sum += all.ln() - f64::from(scores[case.target.row() - 1]);
         }
         assert!((sum / cases.len() as f64 - loss).abs() < 1e-5);
+    }
+
+    #[test]
+    fn beside_a_model_the_likeliest_weights_are_those_of_both_together() {
+        let data = chains();
+        let prior = count(&training_sequences(&data), 50, PriorSettings::WINDOW_5, 99);
+        let prior = prior.expect("counts");
+        struct ByRow;
+        impl Scorer for ByRow {
+            fn name(&self) -> &'static str {
+                "by row"
+            }
+            fn scores(
+                &mut self,
+                histories: &[&[ItemIndex]],
+            ) -> Result<Vec<Vec<f32>>, EvaluateError> {
+                let scores: Vec<f32> = (0u8..50).map(|row| f32::from(row) * 0.03).collect();
+                Ok(vec![scores; histories.len()])
+            }
+        }
+        let (weights, loss) =
+            likeliest_beside(&mut ByRow, &data, &prior, None, &mut |_, _| ()).expect("targets");
+        assert!(weights.alpha > 0.0);
+        let cases = held_out_cases(&data, Split::Validation, None).expect("targets");
+        let mut model = ByRow;
+        let mut both = WithPrior::new("both", &mut model, &prior, weights);
+        let mut sum = 0.0;
+        for case in &cases {
+            let scores = both.scores(&[case.history]).expect("scores").remove(0);
+            let unseen = (1u32..=50).map(ItemIndex);
+            let unseen = unseen.filter(|i| *i == case.target || !case.history.contains(i));
+            let all: f64 = unseen.map(|i| f64::from(scores[i.row() - 1]).exp()).sum();
+            sum += all.ln() - f64::from(scores[case.target.row() - 1]);
+        }
+        assert!((sum / cases.len() as f64 - loss).abs() < 1e-5, "{loss}");
     }
 
     #[test]

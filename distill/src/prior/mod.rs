@@ -16,6 +16,6 @@ pub mod update;
 
 pub use counting::{CountedSequence, count};
 pub use leave_one_out::sums_without;
-pub use mixing::{Mixture, likeliest, mix};
+pub use mixing::{Mixture, likeliest, likeliest_beside, mix};
 pub use scorer::WithPrior;
 pub use tuning::{TunedPrior, tune};

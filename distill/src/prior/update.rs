@@ -128,6 +128,8 @@ pub fn update(
             interactions: entry.interactions + new.interactions(),
             ..entry
         }),
+        new_items: None,
+        retired: None,
         members: BTreeMap::new(),
     };
     let mut writer = BundleWriter::new();

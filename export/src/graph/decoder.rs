@@ -5,6 +5,7 @@
 //! prefix tokens and what else an earlier run has left, plain: 0).
 
 use ndarray::{Array1, Array2, Array3, Axis as NdAxis};
+use slmrec_core::certificate::Quantization;
 use slmrec_core::manifest::{Precision, past_name, present_name};
 
 use super::builder::{Axis, GraphBuilder, int, ints};
@@ -37,11 +38,12 @@ pub(crate) enum Form {
 pub(crate) fn encoder_onnx(
     model: &Model,
     precision: Precision,
+    quantization: Quantization,
     form: Form,
 ) -> Result<Vec<u8>, ExportError> {
     let mut decoder = Decoder {
         b: GraphBuilder::new("slmrec-encoder"),
-        linears: Linears::new(precision),
+        linears: Linears::new(precision, quantization),
         model,
         form,
     };
@@ -265,7 +267,7 @@ impl Decoder<'_> {
         let rms = self.b.node("Sqrt", &part("rms"), &[&mean]);
         let value = self.b.node("Div", &part("normed"), &[x, &rms]);
         match self.form {
-            Form::Folded if self.linears.quantizes() => {
+            Form::Folded if self.linears.holds_eight_bits() => {
                 // Half of the gain (its square root) stays with the activations, so that neither
                 // they nor the weights have to bear all of its spread in eight bits.
                 let root = gain.mapv(|g| g.abs().sqrt());
@@ -297,7 +299,7 @@ impl Decoder<'_> {
         let silu = self.b.node("Mul", &part("silu"), &[&gate, &sigmoid]);
         let inner = self.b.node("Mul", &part("inner"), &[&silu, &up]);
         let down = Weight::new(&part("down_proj"), &layer.down_proj);
-        self.linears.apply_uneven(&mut self.b, &inner, &down)
+        self.linears.apply_down(&mut self.b, &inner, &down)
     }
 
     fn attention(&mut self, a: &Attention<'_>, x: &Normed) -> Result<String, ExportError> {

@@ -8,7 +8,10 @@ use ndarray::{Array1, Array2, Axis};
 use super::builder::{GraphBuilder, int, ints};
 use crate::error::ExportError;
 use crate::onnx::tensor_proto::DataType;
+use slmrec_core::certificate::Quantization;
 use slmrec_core::manifest::Precision;
+
+use super::columns::{quantize_columns, quantize_columns_signed};
 
 /// Keeps a row of zeros from being divided by zero.
 const TINY: f32 = 1e-30;
@@ -45,14 +48,19 @@ impl Weight {
 #[derive(Debug)]
 pub(crate) struct Linears {
     precision: Precision,
+    quantization: Quantization,
     quantized: HashMap<String, [String; 3]>,
+    evened: HashMap<String, [String; 2]>,
 }
 
 impl Linears {
-    pub(crate) fn new(precision: Precision) -> Self {
+    /// `quantization` says what `int8` means; the other precisions do not ask.
+    pub(crate) fn new(precision: Precision, quantization: Quantization) -> Self {
         Self {
             precision,
+            quantization,
             quantized: HashMap::new(),
+            evened: HashMap::new(),
         }
     }
 
@@ -66,13 +74,35 @@ impl Linears {
         match self.precision {
             Precision::Fp32 => Ok(self.float(b, x, weight)),
             Precision::Fp16 => half_storage(b, x, weight),
-            Precision::Int8 => Ok(self.integer(b, x, weight)),
+            Precision::Int8 => Ok(match self.quantization {
+                Quantization::WeightsOnly => weights_only(b, x, weight),
+                Quantization::DynamicRows => self.row_by_row(b, x, weight),
+                _ => self.integer(b, x, weight),
+            }),
         }
+    }
+
+    /// Whether weights are held in eight bits.
+    pub(crate) fn holds_eight_bits(&self) -> bool {
+        self.precision == Precision::Int8
     }
 
     /// Whether activations are quantized too.
     pub(crate) fn quantizes(&self) -> bool {
-        self.precision == Precision::Int8
+        self.precision == Precision::Int8 && self.quantization.has_integer_products()
+    }
+
+    /// As [`Self::apply_uneven`], for the matrix that suffers most from eight bits.
+    pub(crate) fn apply_down(
+        &mut self,
+        b: &mut GraphBuilder,
+        x: &str,
+        weight: &Weight,
+    ) -> Result<String, ExportError> {
+        if self.quantizes() && self.quantization == Quantization::DynamicHalfDown {
+            return half_storage(b, x, weight);
+        }
+        self.apply_uneven(b, x, weight)
     }
 
     /// As [`Self::apply`], for inputs whose rows differ in size by orders of magnitude: pretrained
@@ -84,8 +114,26 @@ impl Linears {
         x: &str,
         weight: &Weight,
     ) -> Result<String, ExportError> {
-        if !self.quantizes() {
-            return self.apply(b, x, weight);
+        if self.quantizes() {
+            return Ok(self.row_by_row(b, x, weight));
+        }
+        self.apply(b, x, weight)
+    }
+
+    fn row_by_row(&mut self, b: &mut GraphBuilder, x: &str, weight: &Weight) -> String {
+        let even = self.even_rows(b, x);
+        let product = Weight {
+            name: format!("{}.even", weight.name),
+            matrix: weight.matrix.clone(),
+        };
+        let product = self.integer(b, &even[0], &product);
+        b.node("Mul", &weight.name, &[&product, &even[1]])
+    }
+
+    /// The input with rows whose largest element is 1, and what they were divided by.
+    fn even_rows(&mut self, b: &mut GraphBuilder, x: &str) -> [String; 2] {
+        if let Some(names) = self.evened.get(x) {
+            return names.clone();
         }
         let part = |part: &str| format!("{x}.{part}");
         let size = b.node("Abs", &part("abs"), &[x]);
@@ -93,13 +141,9 @@ impl Linears {
         let largest = b.node_with("ReduceMax", &part("largest"), &[&size], along_row);
         let tiny = b.floats(&part("tiny"), &[1], &[TINY]);
         let largest = b.node("Add", &part("row_scale"), &[&largest, &tiny]);
-        let even = b.node("Div", &part("even"), &[x, &largest]);
-        let product = Weight {
-            name: format!("{}.even", weight.name),
-            matrix: weight.matrix.clone(),
-        };
-        let product = self.integer(b, &even, &product);
-        Ok(b.node("Mul", &weight.name, &[&product, &largest]))
+        let names = [b.node("Div", &part("even"), &[x, &largest]), largest];
+        self.evened.insert(x.to_owned(), names.clone());
+        names
     }
 
     /// As [`Self::apply`], but in half storage where int8 was asked for: for the two small
@@ -123,24 +167,24 @@ impl Linears {
     }
 
     /// Activations are quantized while running, over the whole tensor; weights per output column.
-    /// Both are unsigned: with signed weights the AVX2 kernel of processors without VNNI
-    /// saturates its 16-bit sums.
+    /// Both are unsigned unless asked for otherwise: with signed weights the AVX2 kernel of
+    /// processors without VNNI saturates its 16-bit sums.
     fn integer(&mut self, b: &mut GraphBuilder, x: &str, weight: &Weight) -> String {
         let [xq, x_scale, x_zero] = self.quantized_input(b, x);
         let name = &weight.name;
-        let columns = quantize_columns(&weight.matrix);
-        let (rows, cols) = weight.matrix.dim();
-        let w = b.constant(
-            &format!("{name}.weight"),
-            &[rows, cols],
-            DataType::Uint8,
-            columns.values,
-        );
-        let zero = format!("{name}.weight_zero_point");
-        let zero = b.constant(&zero, &[cols], DataType::Uint8, columns.zero_points);
-        let w_scale = b.floats(&format!("{name}.weight_scale"), &[cols], &columns.scales);
         let product = format!("{name}.integer");
-        let product = b.node("MatMulInteger", &product, &[&xq, &w, &x_zero, &zero]);
+        let (product, w_scale) = if self.quantization == Quantization::DynamicSigned {
+            let columns = quantize_columns_signed(&weight.matrix);
+            let shape = weight.matrix.shape();
+            let bytes = columns.values.iter().map(|v| v.to_ne_bytes()[0]).collect();
+            let w = b.constant(&format!("{name}.weight"), shape, DataType::Int8, bytes);
+            let product = b.node("MatMulInteger", &product, &[&xq, &w, &x_zero]);
+            (product, scales(b, name, &columns.scales))
+        } else {
+            let (w, zero, w_scale) = unsigned_columns(b, weight);
+            let product = b.node("MatMulInteger", &product, &[&xq, &w, &x_zero, &zero]);
+            (product, w_scale)
+        };
         let to = vec![int("to", DataType::Float as i64)];
         let product = b.node_with("Cast", &format!("{name}.cast"), &[&product], to);
         let scale = b.node("Mul", &format!("{name}.scale"), &[&x_scale, &w_scale]);
@@ -182,39 +226,35 @@ fn half_storage(b: &mut GraphBuilder, x: &str, weight: &Weight) -> Result<String
     Ok(b.node("MatMul", name, &[x, &wide]))
 }
 
-/// A matrix in unsigned eight bits: `w = scale[column] * (value - zero_point[column])`.
-struct QuantizedColumns {
-    values: Vec<u8>,
-    scales: Vec<f32>,
-    zero_points: Vec<u8>,
+/// Weights of eight bits per output column, made floats again where they are used.
+fn weights_only(b: &mut GraphBuilder, x: &str, weight: &Weight) -> String {
+    let name = &weight.name;
+    let (w, zero, scale) = unsigned_columns(b, weight);
+    let mut float = |value: &str| {
+        let to = vec![int("to", DataType::Float as i64)];
+        b.node_with("Cast", &format!("{value}_f32"), &[value], to)
+    };
+    let (w, zero) = (float(&w), float(&zero));
+    let steps = b.node("Sub", &format!("{name}.weight_steps"), &[&w, &zero]);
+    let wide = b.node("Mul", &format!("{name}.weight_wide"), &[&steps, &scale]);
+    b.node("MatMul", name, &[x, &wide])
 }
 
-fn quantize_columns(matrix: &Array2<f32>) -> QuantizedColumns {
-    const STEPS: f32 = 255.0;
-    let mut scales = Vec::with_capacity(matrix.ncols());
-    let mut zero_points = Vec::with_capacity(matrix.ncols());
-    for column in matrix.columns() {
-        // The range includes zero, so that zero is exact.
-        let low = column.fold(0.0f32, |m, v| m.min(*v));
-        let high = column.fold(0.0f32, |m, v| m.max(*v));
-        let scale = (high / STEPS) - (low / STEPS);
-        let scale = if scale > 0.0 { scale } else { 1.0 };
-        scales.push(scale);
-        zero_points.push((-low / scale).round().clamp(0.0, STEPS) as u8);
-    }
-    let width = matrix.ncols();
-    let values = (matrix.iter().enumerate())
-        .map(|(at, v)| {
-            let column = at % width;
-            let steps = (v / scales[column]).round() + f32::from(zero_points[column]);
-            steps.clamp(0.0, STEPS) as u8
-        })
-        .collect();
-    QuantizedColumns {
-        values,
-        scales,
-        zero_points,
-    }
+/// Weights `[in, out]`, zero points `[out]` and scales `[out]` as constants.
+fn unsigned_columns(b: &mut GraphBuilder, weight: &Weight) -> (String, String, String) {
+    let name = &weight.name;
+    let columns = quantize_columns(&weight.matrix);
+    let shape = weight.matrix.shape();
+    let w = format!("{name}.weight");
+    let w = b.constant(&w, shape, DataType::Uint8, columns.values);
+    let zero = format!("{name}.weight_zero_point");
+    let zero = b.constant(&zero, &shape[1..], DataType::Uint8, columns.zero_points);
+    let scales = scales(b, name, &columns.scales);
+    (w, zero, scales)
+}
+
+fn scales(b: &mut GraphBuilder, name: &str, scales: &[f32]) -> String {
+    b.floats(&format!("{name}.weight_scale"), &[scales.len()], scales)
 }
 
 #[cfg(test)]
@@ -222,31 +262,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_quantize_within_half_a_step_and_keep_zero() {
-        let matrix = Array2::from_shape_fn((40, 3), |(i, j)| match j {
-            0 => (i as f32 - 10.0) * 0.37, // both signs
-            1 => 5.0 + i as f32,           // positive only
-            _ => 0.0,                      // empty
-        });
-        let q = quantize_columns(&matrix);
-        for ((i, j), v) in matrix.indexed_iter() {
-            let steps = f32::from(q.values[i * 3 + j]) - f32::from(q.zero_points[j]);
-            // Rounding of the value and of the zero point.
-            assert!(
-                (steps * q.scales[j] - v).abs() <= q.scales[j] * 1.001,
-                "{i} {j}"
-            );
-            if *v == 0.0 {
-                assert_eq!(steps, 0.0);
-            }
-        }
-    }
-
-    #[test]
     fn a_weight_outside_half_range_is_an_error() {
         let weight = Weight::new("w", &Array2::from_elem((1, 1), 1e6));
         let mut b = GraphBuilder::new("test");
-        let got = Linears::new(Precision::Fp16).apply(&mut b, "x", &weight);
+        let mut linears = Linears::new(Precision::Fp16, Quantization::Dynamic);
+        let got = linears.apply(&mut b, "x", &weight);
         assert!(matches!(got, Err(ExportError::Range { .. })));
     }
 }

@@ -9,6 +9,7 @@
 //! Read [`decoder`] first; [`linear`] holds the precisions, [`builder`] the file format.
 
 mod builder;
+mod columns;
 mod decoder;
 mod linear;
 

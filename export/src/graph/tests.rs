@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use prost::Message as _;
+use slmrec_core::certificate::Quantization;
 use slmrec_core::manifest::{Precision, past_name, present_name};
 
 use super::{Form, INPUT, OUTPUT, encoder_onnx};
@@ -29,17 +30,37 @@ const FLOAT_OPERATORS: &[&str] = &[
     "Split",
     "Sqrt",
     "Squeeze",
+    "Sub",
     "Transpose",
 ];
 const INTEGER_OPERATORS: &[&str] = &["DynamicQuantizeLinear", "MatMulInteger", "Abs", "ReduceMax"];
 
+/// Every precision, int8 in every form.
+const PRECISIONS: [(Precision, Quantization); 7] = [
+    (Precision::Fp32, Quantization::Dynamic),
+    (Precision::Fp16, Quantization::Dynamic),
+    (Precision::Int8, Quantization::Dynamic),
+    (Precision::Int8, Quantization::DynamicSigned),
+    (Precision::Int8, Quantization::DynamicHalfDown),
+    (Precision::Int8, Quantization::DynamicRows),
+    (Precision::Int8, Quantization::WeightsOnly),
+];
+
 fn graph(kind: &TinyCheckpoint, precision: Precision, form: Form) -> GraphProto {
+    quantized(kind, (precision, Quantization::Dynamic), form)
+}
+
+fn quantized(
+    kind: &TinyCheckpoint,
+    (precision, quantization): (Precision, Quantization),
+    form: Form,
+) -> GraphProto {
     let folder = tempfile::tempdir().expect("temporary folder");
     let (dataset, checkpoint) = (folder.path().join("d"), folder.path().join("c"));
     tiny_dataset().write(&dataset).expect("dataset");
     kind.write(&checkpoint, &dataset);
     let model = Model::read(&checkpoint).expect("checkpoint");
-    let bytes = encoder_onnx(&model, precision, form).expect("graph");
+    let bytes = encoder_onnx(&model, precision, quantization, form).expect("graph");
     let file = ModelProto::decode(bytes.as_slice()).expect("ONNX");
     assert_eq!(file.opset_import.len(), 1);
     assert_eq!(file.opset_import[0].version, Some(17));
@@ -56,9 +77,9 @@ fn count(graph: &GraphProto, op: &str) -> usize {
 
 #[test]
 fn every_value_is_made_once_before_it_is_used() {
-    for precision in [Precision::Fp32, Precision::Fp16, Precision::Int8] {
+    for precision in PRECISIONS {
         for kind in [TinyCheckpoint::item(), TinyCheckpoint::response()] {
-            let graph = graph(&kind, precision, Form::Folded);
+            let graph = quantized(&kind, precision, Form::Folded);
             let mut known: HashSet<&str> = HashSet::from([INPUT]);
             for tensor in &graph.initializer {
                 assert!(known.insert(tensor.name()), "{} twice", tensor.name());
@@ -86,15 +107,18 @@ fn every_value_is_made_once_before_it_is_used() {
 
 #[test]
 fn only_basic_operators_and_no_shapes_that_could_grow_stale() {
-    for precision in [Precision::Fp32, Precision::Fp16, Precision::Int8] {
-        let graph = graph(&TinyCheckpoint::response(), precision, Form::Folded);
+    for (precision, quantization) in PRECISIONS {
+        let kind = TinyCheckpoint::response();
+        let graph = quantized(&kind, (precision, quantization), Form::Folded);
         assert!(graph.value_info.is_empty());
         for node in &graph.node {
             let op = node.op_type();
-            let integer = precision == Precision::Int8 && INTEGER_OPERATORS.contains(&op);
+            let integer = precision == Precision::Int8
+                && quantization.has_integer_products()
+                && INTEGER_OPERATORS.contains(&op);
             assert!(
                 FLOAT_OPERATORS.contains(&op) || integer,
-                "{op} in {precision}"
+                "{op} in {precision}, {quantization}"
             );
         }
     }
@@ -103,8 +127,16 @@ fn only_basic_operators_and_no_shapes_that_could_grow_stale() {
 #[test]
 fn int8_holds_every_layer_matrix_in_eight_bits() {
     let kind = TinyCheckpoint::item();
-    let graph = graph(&kind, Precision::Int8, Form::Folded);
-    assert_eq!(count(&graph, "MatMulInteger"), 7 * kind.num_hidden_layers);
+    let products = |quantization| {
+        let graph = quantized(&kind, (Precision::Int8, quantization), Form::Folded);
+        count(&graph, "MatMulInteger")
+    };
+    let layers = kind.num_hidden_layers;
+    assert_eq!(products(Quantization::Dynamic), 7 * layers);
+    assert_eq!(products(Quantization::DynamicSigned), 7 * layers);
+    assert_eq!(products(Quantization::DynamicRows), 7 * layers);
+    assert_eq!(products(Quantization::DynamicHalfDown), 6 * layers);
+    assert_eq!(products(Quantization::WeightsOnly), 0);
 }
 
 #[test]

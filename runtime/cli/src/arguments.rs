@@ -8,6 +8,8 @@ use clap_complete::Shell;
 use slmrec_core::Split;
 use slmrec_runtime::{EngineChoice, LibrarySearch, OpenOptions, Provider};
 
+use crate::machine;
+
 const EXAMPLES: &str = "\
 Examples:
   slmrec-run history.json
@@ -15,8 +17,10 @@ Examples:
   slmrec-run history.json --bundle student.slmrec --block 100 --block 127 --include-seen
   slmrec-run history.json --score 98 --score 127
   slmrec-run history.json --explain
+  slmrec-run batch --input histories.parquet --output recs.parquet
   slmrec-run evaluate --dataset slmrec-work/dataset
   slmrec-run verify
+  slmrec-run watch
 
 A history is [\"50\",\"181\"], {\"history\": [\"50\",\"181\"]}, {\"history\": [{\"item\":\"50\",\"time\":881250949}]},
 or a list of {\"user\": \"..\", \"history\": [..]}. A history file that is called like a command: ./evaluate
@@ -41,12 +45,16 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Recommend for a file of histories, in bounded memory; goes on where it was cut
+    Batch(BatchArguments),
     /// Measure the bundle on the held-out items of a dataset directory
     Evaluate(EvaluateArguments),
     /// Show what is in a bundle
     Inspect(InspectArguments),
     /// Check every member of a bundle and replay its sample histories
     Verify(VerifyArguments),
+    /// Pick items by their titles and see what is recommended after each pick
+    Watch(WatchArguments),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  slmrec-run completions bash > slmrec-run.bash")]
     Completions {
@@ -124,6 +132,35 @@ const RANKS_THE_CATALOG: [&str; 7] = [
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  slmrec-run batch --input histories.parquet --output recs.parquet
+  slmrec-run batch --input histories.jsonl --output recs.jsonl -k 20 --threads 8
+
+Files are Parquet (.parquet) or JSON lines (.jsonl, .ndjson). Input: history (list of ids, oldest
+first), and if there, user and times (list of integers). Output: user, items, scores, shortfall,
+unknown. A run that was killed goes on with the same command; finished parts lie in OUTPUT.parts.")]
+pub(crate) struct BatchArguments {
+    /// File of histories: .parquet, .jsonl or .ndjson
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: PathBuf,
+    /// File of recommendations: .parquet, .jsonl or .ndjson; appears whole or not at all
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// How many items to recommend
+    #[arg(short = 'k', long = "top", value_name = "N", default_value = "10")]
+    pub(crate) top: NonZeroUsize,
+    #[command(flatten)]
+    pub(crate) filter: FilterArguments,
+    /// Discard what an earlier run has left in OUTPUT.parts
+    #[arg(long)]
+    pub(crate) restart: bool,
+    #[command(flatten)]
+    pub(crate) bundle: BundleArguments,
+    #[command(flatten)]
+    pub(crate) engine: EngineArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
   slmrec-run evaluate --dataset slmrec-work/dataset
   slmrec-run evaluate --dataset slmrec-work/dataset --split validation --format json --output int8.json")]
 pub(crate) struct EvaluateArguments {
@@ -136,6 +173,9 @@ pub(crate) struct EvaluateArguments {
     /// Only the first N users that have a target
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<NonZeroUsize>,
+    /// Also give the ten best items of every user (with --format json)
+    #[arg(long, requires = "format")]
+    pub(crate) lists: bool,
     /// Write the result to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
@@ -170,6 +210,20 @@ pub(crate) struct VerifyArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  slmrec-run watch --bundle student.slmrec")]
+pub(crate) struct WatchArguments {
+    /// How many items to recommend
+    #[arg(short = 'k', long = "top", value_name = "N", default_value = "10")]
+    pub(crate) top: NonZeroUsize,
+    #[command(flatten)]
+    pub(crate) filter: FilterArguments,
+    #[command(flatten)]
+    pub(crate) bundle: BundleArguments,
+    #[command(flatten)]
+    pub(crate) engine: EngineArguments,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct BundleArguments {
     /// The bundle; else SLMREC_BUNDLE, else student.slmrec in the current directory
     #[arg(long, value_name = "FILE")]
@@ -178,20 +232,21 @@ pub(crate) struct BundleArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct EngineArguments {
-    /// A pack of the bundle (`slmrec-distill prior update`) whose counts take the place of the
-    /// bundle's
-    #[arg(long, value_name = "FILE", conflicts_with = "no_prior")]
-    pub(crate) pack: Option<PathBuf>,
+    /// A pack of the bundle: newer counts (`slmrec-distill prior update`), new or retired items
+    /// (`slmrec-distill items`); can be given several times, applied in order
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pack: Vec<PathBuf>,
     /// Rank by the model alone, without the transition prior
     #[arg(long)]
     pub(crate) no_prior: bool,
     /// Engine that runs the encoder
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) engine: EngineName,
-    /// Execution provider of ONNX Runtime
+    /// Execution provider of ONNX Runtime; auto: of those in the library the one that gives the
+    /// bundle's samples rightly and fastest, found out once
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) provider: ProviderName,
-    /// Threads inside one inference
+    /// Threads inside one inference; for `batch`, histories that run at a time
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) threads: NonZeroUsize,
     /// ONNX Runtime library; else ORT_DYLIB_PATH, beside this program, `cargo xtask setup`, system
@@ -222,6 +277,7 @@ impl EngineArguments {
                 executable.as_deref(),
             ),
             prior: !self.no_prior,
+            provider_cache: machine::provider_cache(),
         }
     }
 }

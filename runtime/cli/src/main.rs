@@ -1,12 +1,15 @@
 //! `slmrec-run`: recommendations from a bundle.
 
 mod arguments;
+mod batch;
 mod bundle_search;
 mod commands;
 mod failure;
+mod machine;
 mod output;
 mod report;
 mod telemetry;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -1,9 +1,14 @@
 //! The parts that several JSON results share.
 
+use std::fmt;
+
+use comfy_table::Cell;
 use serde::Serialize;
 use slmrec_core::Manifest;
 use slmrec_core::manifest::{Precision, Readout};
-use slmrec_runtime::{EngineInfo, Timing};
+use slmrec_runtime::{EngineInfo, ProviderChoice, Timing, TrialOutcome};
+
+use crate::output;
 
 /// What was opened.
 #[derive(Debug, Serialize)]
@@ -66,16 +71,62 @@ impl EngineReport {
         if let Some(notice) = &self.notice {
             crate::output::say(&format!("notice: {notice}"));
         }
-        crate::output::say(&format!(
-            "engine: {} {} ({}), {} encoder, {} thread{}",
+        crate::output::say(&format!("engine: {self}"));
+    }
+}
+
+impl fmt::Display for EngineReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {} ({}), {} encoder, {} thread{}",
             self.name,
             self.version,
             self.provider,
             self.precision,
             self.threads,
             if self.threads == 1 { "" } else { "s" },
-        ));
+        )
     }
+}
+
+/// Which providers were tried on this machine, and how they did.
+pub(crate) fn provider_table(choice: &ProviderChoice) -> String {
+    let when = if choice.remembered {
+        "remembered"
+    } else {
+        "tried now"
+    };
+    let head = format!("ONNX Runtime {}, {when}", choice.library);
+    let mut table = output::table(&["Provider", &head, "ms a sample", ""]);
+    for trial in &choice.trials {
+        let (found, time) = match &trial.outcome {
+            TrialOutcome::Right { median_ms } => ("right".into(), format!("{median_ms:.2}")),
+            TrialOutcome::Wrong {
+                worst_cosine,
+                mean_overlap,
+            } => {
+                let cosine = worst_cosine.map_or("no number".into(), |c| format!("{c:.5}"));
+                (
+                    format!("wrong: cosine {cosine}, overlap {mean_overlap:.5}"),
+                    String::new(),
+                )
+            }
+            TrialOutcome::Failed { reason } => (output::printable(reason), String::new()),
+        };
+        let chosen = if trial.provider == choice.chosen {
+            "chosen"
+        } else {
+            ""
+        };
+        table.add_row([
+            Cell::new(trial.provider),
+            Cell::new(found),
+            output::number(time),
+            Cell::new(chosen),
+        ]);
+    }
+    format!("{table}\n")
 }
 
 /// Milliseconds, to a thousandth.

@@ -6,11 +6,12 @@
 //! prints, or touches the network.
 //!
 //! The order in which to read: [`vocabulary`] → [`history`] → [`dataset`] → [`item_table`] →
-//! [`prior`] → [`manifest`] → [`container`] → [`bundle`] → [`pack`] → [`ranking`] → [`scan`] → [`metrics`] → [`bootstrap`] → [`sampled`].
+//! [`prior`] → [`certificate`] → [`manifest`] → [`container`] → [`bundle`] → [`pack`] → [`ranking`] → [`scan`] → [`metrics`] → [`bootstrap`] → [`sampled`].
 
 pub mod atomic;
 pub mod bootstrap;
 pub mod bundle;
+pub mod certificate;
 pub mod container;
 pub mod dataset;
 pub mod evaluation;
@@ -27,12 +28,13 @@ pub mod scan;
 pub mod vocabulary;
 
 pub use bundle::{Bundle, BundleError, BundleWriter};
+pub use certificate::{Certificate, Quantization};
 pub use dataset::{Dataset, DatasetError, Split};
 pub use evaluation::{Evaluation, EvaluationError};
 pub use history::{EncodedHistory, History, HistoryEntry, HistoryError};
 pub use item_table::{ItemTable, ItemTableError, RowType};
 pub use manifest::Manifest;
-pub use pack::{Pack, PackManifest};
+pub use pack::{NewItems, Pack, PackManifest};
 pub use prior::{PriorError, PriorSettings, PriorWeights, TransitionPrior};
 pub use ranking::{ItemMask, RankingError, ScoredItem};
 pub use scan::CatalogQuery;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::certificate::Certificate;
 use crate::container::ContainerManifest;
+use crate::dataset::Split;
 use crate::item_table::RowType;
 use crate::prior::{PriorSettings, PriorWeights};
 
@@ -13,10 +15,13 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// Features that this reader understands. A bundle that *requires* another one is refused; what a
 /// manifest says beyond that may be ignored by older readers.
-pub const KNOWN_FEATURES: &[&str] = &[PRIOR_FEATURE];
+pub const KNOWN_FEATURES: &[&str] = &[PRIOR_FEATURE, ITEM_PACK_FEATURE];
 
 /// The feature of a transition prior: scores without it are others.
 pub const PRIOR_FEATURE: &str = "transition-prior";
+
+/// The feature of a pack with new or retired items: lists without them are others.
+pub const ITEM_PACK_FEATURE: &str = "item-pack";
 
 /// Numeric precision of the weights in a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -96,6 +101,9 @@ pub struct Manifest {
     /// The transition prior that is added to the scores, with the feature [`PRIOR_FEATURE`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prior: Option<PriorEntry>,
+    /// What quantization cost in ranking quality; `None` where it was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
     /// The data it was trained on.
     pub data: DataEntry,
     /// Figures measured before export, by name.
@@ -132,6 +140,23 @@ pub struct PriorEntry {
     pub weights: PriorWeights,
     /// Number of interactions that were counted.
     pub interactions: usize,
+    /// The first targets of the training data that were not counted. Older ones would be found by
+    /// looking them up.
+    #[serde(default = "before_validation")]
+    pub counted_before: Split,
+}
+
+impl PriorEntry {
+    /// Whether the prior may help to rank the targets of a split: it has not counted them.
+    #[must_use]
+    pub fn may_rank(&self, split: Split) -> bool {
+        self.counted_before == Split::Validation || split == Split::Test
+    }
+}
+
+/// What bundles without the field were counted before.
+fn before_validation() -> Split {
+    Split::Validation
 }
 
 /// One encoder graph: `history_embeddings` f32 `[1, S, D]`, oldest first, `S >= 1` free, to

@@ -1,6 +1,7 @@
 //! The item vocabulary: which catalog key stands for which dense row.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -92,26 +93,47 @@ impl ItemVocabulary {
     /// # Errors
     /// Duplicate or empty ids, or too many items.
     pub fn new(items: Vec<Item>) -> Result<Self, VocabularyError> {
-        if items.len() > Self::MAX_ITEMS {
-            return Err(VocabularyError::TooMany {
-                found: items.len(),
-                max: Self::MAX_ITEMS,
-            });
+        let mut vocabulary = Self::default();
+        vocabulary.append(items)?;
+        Ok(vocabulary)
+    }
+
+    /// Appends items: the first becomes row `N + 1`.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; nothing is appended then.
+    pub fn append(&mut self, items: Vec<Item>) -> Result<(), VocabularyError> {
+        let before = self.items.len();
+        let found = before + items.len();
+        if found > Self::MAX_ITEMS {
+            let max = Self::MAX_ITEMS;
+            return Err(VocabularyError::TooMany { found, max });
         }
-        let mut by_id = HashMap::with_capacity(items.len());
-        for (row, item) in (1u32..).zip(&items) {
-            if item.id.is_empty() {
-                return Err(VocabularyError::EmptyId { row });
-            }
-            if let Some(first) = by_id.insert(item.id.clone(), ItemIndex(row)) {
-                return Err(VocabularyError::Duplicate {
-                    id: item.id.clone(),
-                    first: first.0,
-                    second: row,
-                });
-            }
+        self.by_id.reserve(items.len());
+        let rows = before as u32 + 1..;
+        let entered = (rows.zip(&items)).try_for_each(|(row, item)| self.enter(row, item));
+        match &entered {
+            Ok(()) => self.items.extend(items),
+            Err(_) => self.by_id.retain(|_, index| index.row() <= before),
         }
-        Ok(Self { items, by_id })
+        entered
+    }
+
+    fn enter(&mut self, row: u32, item: &Item) -> Result<(), VocabularyError> {
+        if item.id.is_empty() {
+            return Err(VocabularyError::EmptyId { row });
+        }
+        match self.by_id.entry(item.id.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(ItemIndex(row));
+                Ok(())
+            }
+            Entry::Occupied(first) => Err(VocabularyError::Duplicate {
+                id: item.id.clone(),
+                first: first.get().0,
+                second: row,
+            }),
+        }
     }
 
     /// Number of items N; valid rows are `1..=N`.
@@ -142,6 +164,12 @@ impl ItemVocabulary {
     #[must_use]
     pub fn items(&self) -> &[Item] {
         &self.items
+    }
+
+    /// The items alone, in row order.
+    #[must_use]
+    pub fn into_items(self) -> Vec<Item> {
+        self.items
     }
 
     /// The JSON form `{"items":[{"id":"..","title":".."}]}`.
@@ -202,6 +230,19 @@ mod tests {
             ItemVocabulary::new(vec![item("")]),
             Err(VocabularyError::EmptyId { row: 1 })
         ));
+    }
+
+    #[test]
+    fn appends_all_or_nothing() {
+        let mut v = ItemVocabulary::new(vec![item("a"), item("b")]).expect("valid");
+        v.append(vec![item("c")]).expect("appends");
+        assert_eq!(v.index_of("c"), Some(ItemIndex(3)));
+        let error = v.append(vec![item("d"), item("a")]).expect_err("refused");
+        let id = "a".to_owned();
+        let (first, second) = (1, 5);
+        assert_eq!(error, VocabularyError::Duplicate { id, first, second });
+        assert_eq!((v.len(), v.index_of("d")), (3, None));
+        assert_eq!(v.index_of("a"), Some(ItemIndex(1)));
     }
 
     #[test]

@@ -43,6 +43,7 @@ impl TryFrom<OpenOptions> for runtime::OpenOptions {
                 named: options.onnxruntime.map(Into::into),
                 ..runtime::LibrarySearch::default()
             },
+            provider_cache: None,
             prior: options.prior,
         })
     }

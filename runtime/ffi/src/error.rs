@@ -63,9 +63,9 @@ impl From<RuntimeError> for SlmrecError {
             RuntimeError::LibraryNotFound { .. }
             | RuntimeError::Library { .. }
             | RuntimeError::LibraryConflict { .. } => Self::OnnxRuntime(message),
-            RuntimeError::ProviderAbsent { .. } | RuntimeError::ProviderFailed { .. } => {
-                Self::Provider(message)
-            }
+            RuntimeError::ProviderAbsent { .. }
+            | RuntimeError::ProviderFailed { .. }
+            | RuntimeError::ProviderCache { .. } => Self::Provider(message),
             RuntimeError::EngineNotBuilt { .. }
             | RuntimeError::Graph { .. }
             | RuntimeError::GraphShape { .. }

@@ -6,6 +6,7 @@
 mod key_values;
 pub(crate) mod library;
 mod onnxruntime;
+mod static_lengths;
 #[cfg(feature = "tract")]
 mod tract;
 
@@ -14,6 +15,7 @@ use slmrec_core::Bundle;
 use slmrec_core::manifest::{EncoderEntry, GraphTarget, Precision};
 
 pub use key_values::KeyValues;
+use static_lengths::StaticLengths;
 
 use crate::error::RuntimeError;
 use crate::options::{EngineChoice, OpenOptions, Provider};
@@ -91,9 +93,19 @@ pub fn open(bundle: &mut Bundle, options: &OpenOptions) -> Result<Box<dyn Encode
                 .ok_or_else(|| no_graph(bundle, None))?;
             let graph = bundle.member(&entry.member)?;
             let shape = onnxruntime::Shape::of(bundle.manifest());
-            let encoder =
-                onnxruntime::OnnxRuntimeEncoder::new(library, &graph, &entry, shape, options)?;
-            Ok(Box::new(encoder))
+            let opened = onnxruntime::Opened {
+                library,
+                entry,
+                shape,
+                options: options.clone(),
+                bundle_sha256: bundle.sha256().to_owned(),
+            };
+            if options.provider != Provider::CoreMl {
+                return Ok(Box::new(opened.session(&graph, None)?));
+            }
+            let longest = bundle.manifest().model.max_history;
+            let make = move |length| opened.session(&graph, Some(length));
+            Ok(Box::new(StaticLengths::new(longest, Box::new(make))?))
         }
         Err(RuntimeError::LibraryNotFound { tried, unusable })
             if options.engine == EngineChoice::Auto && may_use_tract(options) =>
@@ -102,6 +114,11 @@ pub fn open(bundle: &mut Bundle, options: &OpenOptions) -> Result<Box<dyn Encode
         }
         Err(error) => Err(error),
     }
+}
+
+/// The providers of ours that the loaded ONNX Runtime was built with, the CPU first.
+pub(crate) fn available_providers() -> Vec<Provider> {
+    onnxruntime::available()
 }
 
 /// A provider other than the CPU was asked for by name: tract would be a silent change of it.

@@ -16,6 +16,8 @@ use crate::error::RuntimeError;
 use crate::options::{OpenOptions, Provider};
 
 const NAME: &str = "onnxruntime";
+/// The symbolic length of the input.
+const LENGTH: &str = "history";
 
 /// Whether the loaded library was built with a provider.
 type IsAvailable = fn() -> ort::Result<bool>;
@@ -57,26 +59,45 @@ struct Kept {
     present: String,
 }
 
-impl OnnxRuntimeEncoder {
-    /// Makes `graph` ready.
+/// All that a session is made of but the graph.
+pub(crate) struct Opened {
+    pub(crate) library: Library,
+    pub(crate) entry: EncoderEntry,
+    pub(crate) shape: Shape,
+    pub(crate) options: OpenOptions,
+    /// Names what a provider keeps on disk.
+    pub(crate) bundle_sha256: String,
+}
+
+impl Opened {
+    /// Makes `graph` ready, for histories of any length or of one.
     ///
     /// # Errors
     /// A provider that is absent or does not start, a graph that is refused or has other inputs
     /// and outputs than an encoder has.
-    pub(crate) fn new(
-        library: Library,
+    pub(crate) fn session(
+        &self,
         graph: &[u8],
-        entry: &EncoderEntry,
-        shape: Shape,
-        options: &OpenOptions,
-    ) -> Result<Self, RuntimeError> {
+        length: Option<usize>,
+    ) -> Result<OnnxRuntimeEncoder, RuntimeError> {
+        let Self {
+            library,
+            entry,
+            shape,
+            options,
+            ..
+        } = self;
         let refused = |e: ort::Error| RuntimeError::Graph {
             engine: NAME,
             member: entry.member.clone(),
             reason: e.to_string(),
         };
-        let builder = builder(&library, options).map_err(refused)?;
-        let (mut builder, provider) = with_provider(builder, options.provider, &library)?;
+        let mut builder = builder(library, options).map_err(refused)?;
+        if let Some(length) = length {
+            builder = (builder.with_dimension_override(LENGTH, length as i64))
+                .map_err(|e| refused(e.into()))?;
+        }
+        let (mut builder, provider) = self.with_provider(builder)?;
         let session = builder.commit_from_memory(graph).map_err(refused)?;
         check_outlet(session.inputs(), INPUT, shape.dim, entry)?;
         check_outlet(session.outputs(), OUTPUT, shape.dim, entry)?;
@@ -96,13 +117,60 @@ impl OnnxRuntimeEncoder {
             incremental: entry.incremental,
             notice: None,
         };
-        Ok(Self {
+        Ok(OnnxRuntimeEncoder {
             session,
             user_vector_only,
             kept,
             suffix: shape.suffix,
             info,
         })
+    }
+
+    /// Adds the provider and tells which one it is. The binding falls back to the CPU without a
+    /// word unless it is told otherwise, so what was asked for by name is looked up first.
+    fn with_provider(
+        &self,
+        builder: SessionBuilder,
+    ) -> Result<(SessionBuilder, Provider), RuntimeError> {
+        let provider = self.options.provider;
+        let failed = |reason: String| RuntimeError::ProviderFailed { provider, reason };
+        // The CPU needs no registration: it is what every session has.
+        if matches!(provider, Provider::Auto | Provider::Cpu) {
+            return Ok((builder, Provider::Cpu));
+        }
+        if !available().contains(&provider) {
+            return Err(RuntimeError::ProviderAbsent {
+                provider,
+                engine: format!("ONNX Runtime {}", self.library.path.display()),
+                available: available().iter().map(Provider::to_string).collect(),
+            });
+        }
+        let dispatch = match provider {
+            Provider::Cuda => ep::CUDA::default().build(),
+            Provider::CoreMl => self.core_ml().map_err(failed)?,
+            // It has threads of its own.
+            _ => (ep::XNNPACK::default())
+                .with_intra_op_num_threads(self.options.threads)
+                .build(),
+        };
+        let builder = builder
+            .with_execution_providers([dispatch.error_on_failure()])
+            .map_err(|e| failed(e.to_string()))?;
+        Ok((builder, provider))
+    }
+
+    /// CoreML with programs of static shapes, kept by the bundle's hash: compiling one takes
+    /// seconds, and CoreML itself does not notice that a model has changed.
+    fn core_ml(&self) -> Result<ExecutionProviderDispatch, String> {
+        let core_ml = ep::CoreML::default()
+            .with_model_format(ep::coreml::ModelFormat::MLProgram)
+            .with_static_input_shapes(true);
+        let Some(cache) = &self.options.provider_cache else {
+            return Ok(core_ml.build());
+        };
+        let folder = cache.folder.join("coreml").join(&self.bundle_sha256);
+        std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        Ok(core_ml.with_model_cache_dir(folder.display()).build())
     }
 }
 
@@ -215,39 +283,8 @@ fn builder(library: &Library, options: &OpenOptions) -> Result<SessionBuilder, o
         .with_intra_op_spinning(false)?)
 }
 
-/// Adds the provider and tells which one it is. The binding falls back to the CPU without a word
-/// unless it is told otherwise, so what was asked for by name is looked up first.
-fn with_provider(
-    builder: SessionBuilder,
-    provider: Provider,
-    library: &Library,
-) -> Result<(SessionBuilder, Provider), RuntimeError> {
-    let (there, dispatch): (IsAvailable, ExecutionProviderDispatch) = match provider {
-        // The CPU needs no registration: it is what every session has.
-        Provider::Auto | Provider::Cpu => return Ok((builder, Provider::Cpu)),
-        Provider::Cuda => (ep::CUDA::is_available, ep::CUDA::default().build()),
-        Provider::CoreMl => (ep::CoreML::is_available, ep::CoreML::default().build()),
-        Provider::Xnnpack => (ep::XNNPACK::is_available, ep::XNNPACK::default().build()),
-    };
-    let failed = |reason: String| RuntimeError::ProviderFailed { provider, reason };
-    if !there().map_err(|e| failed(e.to_string()))? {
-        return Err(RuntimeError::ProviderAbsent {
-            provider,
-            engine: format!("ONNX Runtime {}", library.path.display()),
-            available: available()
-                .into_iter()
-                .map(|provider| provider.to_string())
-                .collect(),
-        });
-    }
-    let builder = builder
-        .with_execution_providers([dispatch.error_on_failure()])
-        .map_err(|e| failed(e.to_string()))?;
-    Ok((builder, provider))
-}
-
 /// The providers of ours that the loaded library was built with.
-fn available() -> Vec<Provider> {
+pub(crate) fn available() -> Vec<Provider> {
     let ours: [(Provider, IsAvailable); 3] = [
         (Provider::Cuda, ep::CUDA::is_available),
         (Provider::CoreMl, ep::CoreML::is_available),

@@ -30,6 +30,8 @@ const FORMAT_VERSION: u32 = 1;
 #[derive(Clone, Debug)]
 pub struct HistoryState {
     bundle_sha256: String,
+    /// Packs whose items it may hold, in order.
+    item_packs: Vec<String>,
     max_history: usize,
     /// The newest known items, oldest first: as many as encoder and prior may read.
     newest: VecDeque<ItemIndex>,
@@ -56,6 +58,9 @@ pub(super) struct Encoded {
 struct Written {
     format_version: u32,
     bundle_sha256: String,
+    /// SHA-256 of the packs whose items stand behind the bundle's rows, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    item_packs: Vec<String>,
     /// Rows of the bundle's vocabulary, oldest first.
     newest: Vec<ItemIndex>,
     /// Rows, ascending.
@@ -72,6 +77,7 @@ impl HistoryState {
         recommender.check_state(self)?;
         let item = recommender.vocabulary.index_of(id);
         if let Some(item) = item {
+            self.item_packs.clone_from(&recommender.item_packs);
             self.push(item);
         }
         Ok(item.is_some())
@@ -118,6 +124,7 @@ impl HistoryState {
         let written = Written {
             format_version: FORMAT_VERSION,
             bundle_sha256: self.bundle_sha256.clone(),
+            item_packs: self.item_packs.clone(),
             newest: self.newest.iter().copied().collect(),
             seen: self.seen.iter().copied().collect(),
         };
@@ -183,6 +190,7 @@ impl Recommender {
             return Err(wrong(expected, written.format_version));
         }
         state.bundle_sha256 = written.bundle_sha256;
+        state.item_packs = written.item_packs;
         self.check_state(&state)?;
         let rows = || written.newest.iter().chain(&written.seen);
         if let Some(row) = rows().find(|item| self.vocabulary.get(**item).is_none()) {
@@ -197,6 +205,7 @@ impl Recommender {
     fn empty_state(&self) -> HistoryState {
         HistoryState {
             bundle_sha256: self.bundle.sha256().to_owned(),
+            item_packs: self.item_packs.clone(),
             max_history: self.manifest().model.max_history,
             newest: VecDeque::new(),
             seen: BTreeSet::new(),
@@ -207,7 +216,12 @@ impl Recommender {
 
     fn check_state(&self, state: &HistoryState) -> Result<(), RuntimeError> {
         if state.bundle_sha256 == self.bundle.sha256() {
-            return Ok(());
+            // Packs that came later only append rows.
+            if self.item_packs.starts_with(&state.item_packs) {
+                return Ok(());
+            }
+            let expected = format!("one of the item packs {:?}", self.item_packs);
+            return Err(wrong(expected, format!("one of {:?}", state.item_packs)));
         }
         let expected = format!("one of the bundle {}", self.bundle.sha256());
         Err(wrong(expected, format!("one of {:?}", state.bundle_sha256)))

@@ -9,21 +9,25 @@ use std::time::{Duration, Instant};
 
 use ndarray::ArrayView3;
 use slmrec_core::history::encode_history;
-use slmrec_core::prior::{PriorWeights, SparseSums, TransitionPrior};
 use slmrec_core::{
     Bundle, CatalogQuery, EncodedHistory, History, HistoryError, Item, ItemIndex, ItemMask,
-    ItemTable, ItemVocabulary, Manifest, Pack, ScoredItem, bundle, ranking, scan,
+    ItemTable, ItemVocabulary, Manifest, ScoredItem, bundle, ranking, scan,
 };
 
 use crate::engine::{self, Encoder, EngineInfo};
 use crate::error::RuntimeError;
-use crate::options::{FilterOptions, OpenOptions};
+use crate::options::{EngineChoice, FilterOptions, OpenOptions, Provider};
+use crate::provider_choice::{self, ProviderChoice};
 
 mod answers;
 mod candidates;
 mod explain;
 mod history_state;
+mod packs;
+mod prior;
 mod stop;
+
+use prior::Prior;
 
 pub use answers::{
     PopularItem, PopularItems, RankedCandidates, Recommendation, Recommendations, Scores, Timing,
@@ -40,6 +44,14 @@ pub struct Recommender {
     table: ItemTable,
     encoder: Box<dyn Encoder>,
     prior: Option<Prior>,
+    /// Whether the prior of a pack is taken.
+    wants_prior: bool,
+    /// How the provider was chosen, where there was a choice.
+    provider_choice: Option<ProviderChoice>,
+    /// What packs have retired: never recommended.
+    retired: Vec<ItemIndex>,
+    /// SHA-256 of the packs whose items stand behind the bundle's, in order.
+    item_packs: Vec<String>,
     /// Threads that scan a large catalog.
     threads: NonZeroUsize,
     /// Set by whoever no longer wants an answer.
@@ -56,26 +68,34 @@ struct Asked {
     timing: Timing,
 }
 
-/// Counts that are added to the model's scores.
-struct Prior {
-    counts: TransitionPrior,
-    weights: PriorWeights,
-    /// Used again for each history.
-    sums: SparseSums,
-}
-
 impl Recommender {
     /// Opens a bundle and makes an engine ready.
     ///
     /// # Errors
     /// A bundle that cannot be read, an engine or provider that was asked for and is not there.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, RuntimeError> {
+        match &options.provider_cache {
+            Some(cache)
+                if options.provider == Provider::Auto && options.engine != EngineChoice::Tract =>
+            {
+                provider_choice::open(path, options, cache)
+            }
+            _ => Self::open_with_provider(path, options),
+        }
+    }
+
+    /// [`Self::open`] without looking for the right provider.
+    pub(crate) fn open_with_provider(
+        path: &Path,
+        options: &OpenOptions,
+    ) -> Result<Self, RuntimeError> {
         let mut bundle = Bundle::open(path)?;
         let encoder = engine::open(&mut bundle, options)?;
         let mut recommender = Self::with_encoder(bundle, encoder)?;
         recommender.threads = options.threads;
         if !options.prior {
             recommender.prior = None;
+            recommender.wants_prior = false;
         }
         Ok(recommender)
     }
@@ -103,23 +123,13 @@ impl Recommender {
             bundle,
             encoder,
             prior: Prior::new(prior, weights),
+            wants_prior: true,
+            provider_choice: None,
+            retired: Vec::new(),
+            item_packs: Vec::new(),
             threads: NonZeroUsize::MIN,
             stop: None,
         })
-    }
-
-    /// Lets a pack change the answers: its prior takes the place of the bundle's.
-    ///
-    /// # Errors
-    /// A file that is not a pack of this bundle; the recommender is then as it was.
-    pub fn apply_pack(&mut self, path: &Path) -> Result<(), RuntimeError> {
-        let mut pack = Pack::open(path, &self.bundle)?;
-        let prior = pack.prior()?;
-        let weights = pack.manifest().prior.as_ref().map(|entry| entry.weights);
-        if let Some(prior) = Prior::new(prior, weights) {
-            self.prior = Some(prior);
-        }
-        Ok(())
     }
 
     /// Whether a prior is added to the model's scores.
@@ -189,9 +199,8 @@ impl Recommender {
 
     /// What the prior adds after a history, in ascending order of items.
     fn additions(&mut self, seen: &[ItemIndex]) -> Vec<(ItemIndex, f32)> {
-        let additions =
-            |prior: &mut Prior| (prior.counts).additions(seen, prior.weights, &mut prior.sums);
-        self.prior.as_mut().map(additions).unwrap_or_default()
+        let prior = self.prior.as_mut();
+        prior.map(|prior| prior.additions(seen)).unwrap_or_default()
     }
 
     /// The best items for every question, in one pass over the catalog.
@@ -346,10 +355,26 @@ impl Recommender {
         self.encoder.info()
     }
 
+    /// How the provider was chosen; `None` where it was named, or the only one.
+    #[must_use]
+    pub fn provider_choice(&self) -> Option<&ProviderChoice> {
+        self.provider_choice.as_ref()
+    }
+
+    pub(crate) fn set_provider_choice(&mut self, choice: ProviderChoice) {
+        self.provider_choice = Some(choice);
+    }
+
     /// The bundle's manifest.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         self.bundle.manifest()
+    }
+
+    /// SHA-256 of the bundle's manifest, which names its whole content.
+    #[must_use]
+    pub fn bundle_sha256(&self) -> &str {
+        self.bundle.sha256()
     }
 
     /// The bundle, for members that this type has no method for.
@@ -416,7 +441,7 @@ impl Recommender {
         }
     }
 
-    /// What block and allow lists exclude, and their ids that the catalog does not have.
+    /// What block and allow lists and packs exclude, and the lists' ids that the catalog does not have.
     fn filter_lists(&self, filter: &FilterOptions) -> (ItemMask, Vec<String>) {
         let mut unknown = Vec::new();
         let mut named = HashSet::new();
@@ -434,6 +459,7 @@ impl Recommender {
         if let Some(allow) = &filter.allow {
             mask.allow_only(allow.iter().filter_map(&mut index_of));
         }
+        self.retired.iter().for_each(|&item| mask.exclude(item));
         (mask, unknown)
     }
 }
@@ -445,21 +471,6 @@ fn with_seen(lists: &ItemMask, filter: &FilterOptions, seen: &[ItemIndex]) -> It
         seen.iter().for_each(|&item| mask.exclude(item));
     }
     mask
-}
-
-impl Prior {
-    fn new(counts: Option<TransitionPrior>, weights: Option<PriorWeights>) -> Option<Self> {
-        Some(Self {
-            counts: counts?,
-            weights: weights?,
-            sums: SparseSums::default(),
-        })
-    }
-
-    fn add_to(&mut self, history: &[ItemIndex], scores: &mut [f32]) {
-        self.counts
-            .add_to(history, self.weights, &mut self.sums, scores);
-    }
 }
 
 impl std::fmt::Debug for Recommender {

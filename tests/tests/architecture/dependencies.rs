@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("slmrec-core", &[]),
     ("slmrec-runtime", &["slmrec-core"]),
     ("slmrec-run", &["slmrec-core", "slmrec-runtime"]),
+    ("slmrec-python", &["slmrec-core", "slmrec-runtime"]),
     ("slmrec-ffi", &["slmrec-core", "slmrec-runtime"]),
     ("slmrec-export", &["slmrec-core"]),
     ("slmrec-distill", &["slmrec-core", "slmrec-export"]),
@@ -36,6 +37,7 @@ const NEVER: &[(&str, &[&str])] = &[
         &["candle", "slmrec-distill", "slmrec-export", "clap", "tokio"],
     ),
     ("slmrec-run", &["candle"]),
+    ("slmrec-python", &["candle", "clap"]),
     (
         "slmrec-ffi",
         &["candle", "slmrec-export", "clap", "tokio", "uniffi_bindgen"],

@@ -3,10 +3,12 @@
 
 mod browser;
 mod objective;
+mod quantization;
 mod stored_states;
 mod study;
 #[path = "../support/mod.rs"]
 mod support;
+mod tuning;
 
 use std::fs;
 use std::path::Path;
@@ -60,6 +62,9 @@ patience = 10
 batch_size = 16
 learning_rate = 0.005
 targets = "{targets}"
+# Little data: one user more or less is a per cent.
+[export]
+max_ndcg_drop = 0.5
 [distill]
 layers = 2
 [distill.objective]
@@ -102,7 +107,7 @@ fn from_logs_to_recommendations() {
         "SASRec, prior inside + prior",
         "teacher",
         "student, distilled + prior",
-        "student, distilled + prior of the day",
+        "student, distilled + prior of the training items",
         "int8",
     ] {
         assert!(rows.contains(system), "{system} is a row of the comparison");
@@ -117,6 +122,8 @@ fn from_logs_to_recommendations() {
     study::goes_on_where_it_was(folder);
     objective::forms_of_student_and_objective(folder);
     objective::studies_of_them(folder);
+    quantization::is_chosen_by_ranking(folder);
+    tuning::searches_and_goes_on(folder);
 }
 
 /// The page about the run, and the run against itself.
@@ -132,7 +139,7 @@ fn reports_and_compares(folder: &Path) {
     assert_eq!(summary["verdict"]["system"], "student, int8 bundle");
     let page = fs::read_to_string(folder.join("slmrec-work/report.html")).expect("the page");
     for part in [
-        "student, distilled + prior of the day",
+        "student, distilled + prior of the training items",
         "loss cos",
         "One recommendation",
     ] {

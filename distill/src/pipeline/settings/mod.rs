@@ -2,6 +2,7 @@
 
 mod device;
 mod distill;
+mod export;
 mod sections;
 
 use std::path::{Path, PathBuf};
@@ -19,9 +20,10 @@ pub use distill::{
     DistillStage, Online, OnlineStart, PriorUse, StudentStart, TeacherChoice, TeacherStatesChoice,
     Tuning,
 };
+pub use export::{ExportStage, Target};
 pub use sections::{
-    Baseline, BaselinesStage, Bert4RecStage, BlendStage, ColdStage, EvaluateStage, ExportStage,
-    Gru4RecStage, ItemSource, LayerChoice, PrepareStage, PretrainStage, PriorStage, TeachStage,
+    Baseline, BaselinesStage, Bert4RecStage, BlendStage, ColdStage, EvaluateStage, Gru4RecStage,
+    ItemSource, LayerChoice, PrepareStage, PretrainStage, PriorStage, TeachStage,
 };
 
 /// All settings of all stages.
@@ -99,6 +101,21 @@ impl PipelineSettings {
             (None, Readout::Item) => PromptText::default(),
             (None, Readout::Response) => PromptText::paper(),
         }
+    }
+
+    /// The same with some settings changed, each a dotted path and a value.
+    ///
+    /// # Errors
+    /// An unknown field, or a value of the wrong kind.
+    pub fn changed(&self, changes: &[(String, toml::Value)]) -> Result<Self, PipelineError> {
+        let wrong = |e: String| PipelineError::Settings(format!("changed settings: {e}"));
+        let mut table = toml::Table::try_from(self).map_err(|e| wrong(e.to_string()))?;
+        for (path, value) in changes {
+            set(&mut table, path, value.clone())?;
+        }
+        toml::Value::Table(table)
+            .try_into()
+            .map_err(|e: toml::de::Error| wrong(e.to_string()))
     }
 
     /// Reads a settings file (or starts from nothing), then applies `changes`, each a dotted path

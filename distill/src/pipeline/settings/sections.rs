@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use slmrec_core::manifest::Precision;
 use slmrec_core::prior::PriorSettings;
 
 use crate::data::PrepareSettings;
@@ -300,31 +299,6 @@ impl Default for EvaluateStage {
             split: slmrec_core::Split::Test,
             bundle: true,
             runner: None,
-        }
-    }
-}
-
-/// `[export]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ExportStage {
-    /// Precision of the weights.
-    pub precision: Precision,
-    /// Whether an int8 bundle also carries a graph that every engine runs.
-    pub portable: bool,
-    /// Whether the bundle gets the transition prior, where it helps on the validation targets.
-    pub prior: bool,
-    /// The bundle file.
-    pub output: PathBuf,
-}
-
-impl Default for ExportStage {
-    fn default() -> Self {
-        Self {
-            precision: Precision::Int8,
-            portable: false,
-            prior: true,
-            output: PathBuf::from("student.slmrec"),
         }
     }
 }

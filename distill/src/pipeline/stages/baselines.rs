@@ -22,13 +22,17 @@ use crate::train::{Cloze, CrossEntropy, Objective, TrainSettings};
 /// # Errors
 /// No dataset, or training that fails.
 pub fn run(context: &Context<'_>) -> Result<Vec<Outcome>, PipelineError> {
-    (context.settings.baselines.models.iter())
-        .map(|baseline| match baseline {
-            Baseline::Gru4Rec => gru4rec(context),
-            Baseline::Bert4Rec => bert4rec(context),
-            Baseline::SasRecPrior => sasrec_beside_prior(context),
-        })
-        .collect()
+    let models = context.settings.baselines.models.iter();
+    models.map(|model| run_one(context, *model)).collect()
+}
+
+/// Runs the stage of one baseline.
+pub(super) fn run_one(context: &Context<'_>, baseline: Baseline) -> Result<Outcome, PipelineError> {
+    match baseline {
+        Baseline::Gru4Rec => gru4rec(context),
+        Baseline::Bert4Rec => bert4rec(context),
+        Baseline::SasRecPrior => sasrec_beside_prior(context),
+    }
 }
 
 /// Reads what [`run`] left in `dir`.

@@ -11,10 +11,10 @@ use super::super::stage::{Stage, io_error};
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::pretrain::{self, Sasrec, WITH_TITLES};
 use super::{Context, input_hash, prior, titles, to_json};
-use crate::evaluate::{ModelScorer, weigh};
+use crate::evaluate::{ModelScorer, validation_ndcg_of, weigh};
 use crate::model::sasrec::SasRec;
 use crate::model::{Blend, LlmRecommender, Member, SequentialModel};
-use crate::prior::Mixture;
+use crate::prior::{WithPrior, likeliest_beside};
 
 const DESCRIPTION_FILE: &str = "blend.json";
 /// Between the seeds of the members, so that no member's stream is another one's.
@@ -107,11 +107,11 @@ pub fn run(context: &Context<'_>) -> Result<(Vec<Outcome>, Outcome), PipelineErr
             prior: None,
         };
         if section.prior {
-            let mixture = mix_prior(context, &dataset, &description)?;
-            figures["prior"] = to_json(&mixture)?;
+            let (weights, figures_of_prior) = weigh_prior(context, &dataset, &description)?;
+            figures["prior"] = figures_of_prior;
             description.prior = Some(PriorEntry {
                 sha256: prior_hash(context)?,
-                weights: mixture.weights,
+                weights,
             });
         }
         let json = to_json(&description)?.to_string();
@@ -122,12 +122,13 @@ pub fn run(context: &Context<'_>) -> Result<(Vec<Outcome>, Outcome), PipelineErr
     Ok((trainings, blend))
 }
 
-/// What the prior is worth beside the other members.
-fn mix_prior(
+/// How the prior stands beside the other members: a student learns from probabilities, so it has the
+/// weights under which all together make the validation targets likeliest.
+fn weigh_prior(
     context: &Context<'_>,
     dataset: &Dataset,
     description: &Description,
-) -> Result<Mixture, PipelineError> {
+) -> Result<(PriorWeights, serde_json::Value), PipelineError> {
     let members = (description.members.iter())
         .map(|member| {
             let model = load_member(context, member)?;
@@ -137,7 +138,19 @@ fn mix_prior(
         .collect::<Result<_, PipelineError>>()?;
     let blend = Blend::new(members)?;
     let mut scorer = ModelScorer::new("the blend", &blend)?;
-    prior::mixture(context, dataset, &mut scorer, &prior::required(context)?)
+    let counts = prior::required(context)?;
+    let users = prior::validation_users(context, dataset);
+    let users = users.as_deref();
+    let (weights, cross_entropy) =
+        likeliest_beside(&mut scorer, dataset, &counts, users, &mut |_, _| ())?;
+    let mut both = WithPrior::new("the blend and the prior", &mut scorer, &counts, weights);
+    let figures = serde_json::json!({
+        "weights": to_json(&weights)?,
+        "cross_entropy": cross_entropy,
+        "ndcg_10_with": validation_ndcg_of(&mut both, dataset, users)?,
+        "users": users.map_or(dataset.num_users(), <[usize]>::len),
+    });
+    Ok((weights, figures))
 }
 
 fn prior_hash(context: &Context<'_>) -> Result<String, PipelineError> {

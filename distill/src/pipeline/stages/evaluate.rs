@@ -3,10 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use serde::Deserialize;
-use slmrec_core::evaluation::{Protocol, Ranks};
+use slmrec_core::evaluation::Protocol;
 use slmrec_core::prior::TransitionPrior;
 use slmrec_core::{Bundle, Dataset, Evaluation, Split, atomic};
 use slmrec_export::ExportError;
@@ -14,6 +12,7 @@ use slmrec_export::ExportError;
 use super::super::settings::{Baseline, TeacherChoice};
 use super::super::stage::{Stage, StageRecord, hash_input, io_error};
 use super::super::{Counter, Outcome, PipelineError, WorkDir};
+use super::runner::{self, BundleRun};
 use super::{Context, baselines, blend, input_hash, pretrain, prior, to_json};
 use crate::evaluate::names::{
     self, CE_ONLY, COOCCURRENCE_TUNED, SASREC, SASREC_TITLES, STUDENT, with_prior,
@@ -50,7 +49,7 @@ pub fn run(context: &Context<'_>) -> Result<(Comparison, Outcome), PipelineError
         let mut measured = Measured {
             context,
             dataset: &dataset,
-            prior: prior::read(context)?,
+            priors: Priors::read(context, &dataset)?,
             evaluations: Vec::new(),
             exposures: Vec::new(),
             mixtures: BTreeMap::new(),
@@ -215,24 +214,28 @@ impl Systems {
         }
         if let Some(bundle) = &self.bundle {
             inputs.insert(bundle.name.clone(), hash_input(&bundle.path)?);
-            inputs.insert("slmrec-run".to_owned(), hash_input(&runner(context)?)?);
+            inputs.insert(
+                "slmrec-run".to_owned(),
+                hash_input(&runner::path(context)?)?,
+            );
         }
         Ok(inputs)
     }
 
     fn evaluate(&self, measured: &mut Measured<'_>) -> Result<(), PipelineError> {
         let (context, dataset) = (measured.context, measured.dataset);
-        measured.floor(&mut Popularity::fit(dataset))?;
+        let split = context.settings.evaluate.split;
+        measured.floor(&mut Popularity::fit(dataset, split))?;
         let users = prior::validation_users(context, dataset);
-        match RecentPopularity::fit(dataset, users.as_deref())? {
+        match RecentPopularity::fit(dataset, split, users.as_deref())? {
             Some(mut recent) => measured.floor(&mut recent)?,
             None => (context.reporter)
                 .say("evaluate: no times in the data, the row of popularity of late is missing"),
         }
-        measured.floor(&mut MarkovChain::fit(dataset)?)?;
-        measured.floor(&mut Cooccurrence::window_5(dataset)?)?;
-        if let Some(prior) = &measured.prior {
-            let mut tuned = Cooccurrence::tuned(dataset, prior);
+        measured.floor(&mut MarkovChain::fit(dataset, split)?)?;
+        measured.floor(&mut Cooccurrence::window_5(dataset, split)?)?;
+        if let Some(priors) = &measured.priors {
+            let mut tuned = Cooccurrence::tuned(dataset, &priors.known);
             measured.floor(&mut tuned)?;
         }
         for (name, dir) in self.sasrecs() {
@@ -257,11 +260,30 @@ impl Systems {
     }
 }
 
+/// The counts beside the models.
+struct Priors {
+    /// Of the training sequences. They choose the weights on the validation targets.
+    training: TransitionPrior,
+    /// Of all that is known before the targets. They rank.
+    known: TransitionPrior,
+}
+
+impl Priors {
+    fn read(context: &Context<'_>, dataset: &Dataset) -> Result<Option<Self>, PipelineError> {
+        let Some(training) = prior::read(context)? else {
+            return Ok(None);
+        };
+        let split = context.settings.evaluate.split;
+        let known = prior::known_before(split, context, dataset, &training)?;
+        Ok(Some(Self { training, known }))
+    }
+}
+
 /// What has been measured so far.
 struct Measured<'a> {
     context: &'a Context<'a>,
     dataset: &'a Dataset,
-    prior: Option<TransitionPrior>,
+    priors: Option<Priors>,
     evaluations: Vec<Evaluation>,
     /// What each showed, but for the bundle.
     exposures: Vec<Exposure>,
@@ -300,19 +322,19 @@ impl Measured<'_> {
         }
     }
 
-    /// A model alone, with the prior, and for test targets with the prior recounted.
+    /// A model alone, with the prior, and the student on the test targets with the prior as it was
+    /// before the validation items were counted: what a refresh of the counts is worth.
     fn model(&mut self, name: &str, model: &dyn SequentialModel) -> Result<(), PipelineError> {
         let mut scorer = ModelScorer::new(name, model)?;
-        let Some(prior) = &self.prior else {
+        let Some(Priors { training, known }) = &self.priors else {
             return self.floor(&mut scorer);
         };
         let (context, dataset) = (self.context, self.dataset);
         let split = context.settings.evaluate.split;
-        let mixture = prior::mixture(context, dataset, &mut scorer, prior)?;
-        let mut priors = vec![(with_prior(name), prior.clone())];
+        let mixture = prior::mixture(context, dataset, &mut scorer, training)?;
+        let mut priors = vec![(with_prior(name), known.clone())];
         if split == Split::Test && name == STUDENT {
-            let recounted = prior::recounted(context, dataset, prior)?;
-            priors.push((format!("{name} + prior of the day"), recounted));
+            priors.push((names::with_older_prior(name), training.clone()));
         }
         let counter = begin(context, dataset, name)?;
         let mut progress = |done: usize, _total: usize| counter.set(done as u64);
@@ -331,19 +353,30 @@ impl Measured<'_> {
 
     /// The bundle as it is, and without its prior where it has one.
     fn bundle(&mut self, bundle: &ExportedBundle) -> Result<(), PipelineError> {
-        let has_prior = Bundle::open(&bundle.path).map_err(ExportError::from)?;
-        let has_prior = has_prior.manifest().prior.is_some();
+        let opened = Bundle::open(&bundle.path).map_err(ExportError::from)?;
         let mut runs = vec![(bundle.name.clone(), false)];
-        if has_prior {
+        if let Some(prior) = &opened.manifest().prior {
             runs.push((names::without_prior(&bundle.name), true));
-        }
-        for (name, without) in runs {
-            let (evaluation, latency) =
-                evaluate_bundle(self.context, self.dataset, &bundle.path, &name, without)?;
-            self.evaluations.push(evaluation);
-            if !without {
-                self.bundle_latency = latency;
+            if !prior.may_rank(self.context.settings.evaluate.split) {
+                self.context.reporter.say(
+                    "evaluate: the bundle's prior has counted the validation items, so it is measured without it",
+                );
+                runs.remove(0);
             }
+        }
+        for (name, without_prior) in runs {
+            (self.context.reporter).say(&format!("evaluate: {name}, through slmrec-run"));
+            let run = BundleRun {
+                bundle: &bundle.path,
+                split: self.context.settings.evaluate.split,
+                without_prior,
+                ..BundleRun::default()
+            };
+            let measured = run.measure(self.context)?;
+            if !without_prior {
+                self.bundle_latency = to_json(&measured.latency_ms)?;
+            }
+            (self.evaluations).push(measured.evaluation(&name, self.dataset, run.split)?);
         }
         Ok(())
     }
@@ -372,72 +405,4 @@ fn bundle_of(export_dir: &Path) -> Result<Option<ExportedBundle>, PipelineError>
     let path = PathBuf::from(figure("path"));
     let name = names::bundle(figure("precision"));
     Ok(path.is_file().then_some(ExportedBundle { name, path }))
-}
-
-/// `slmrec-run`: the one in the settings, or the one beside this program.
-fn runner(context: &Context<'_>) -> Result<PathBuf, PipelineError> {
-    if let Some(runner) = &context.settings.evaluate.runner {
-        return Ok(runner.clone());
-    }
-    let name = format!("slmrec-run{}", std::env::consts::EXE_SUFFIX);
-    let beside = context.program_dir.join(name);
-    if beside.is_file() {
-        return Ok(beside);
-    }
-    Err(PipelineError::Runner(format!(
-        "{}: expected the program that measures the bundle, found none\n\
-         hint: build it (cargo build -p slmrec-run), name it (--runner), or leave the bundle out (--no-bundle)",
-        beside.display()
-    )))
-}
-
-/// The part of `slmrec-run evaluate --format json` that a comparison needs.
-#[derive(Deserialize)]
-struct BundleEvaluation {
-    user_indices: Vec<u32>,
-    ranks: Ranks,
-    /// Milliseconds of one recommendation.
-    latency_ms: serde_json::Value,
-}
-
-fn evaluate_bundle(
-    context: &Context<'_>,
-    dataset: &Dataset,
-    bundle: &Path,
-    name: &str,
-    without_prior: bool,
-) -> Result<(Evaluation, serde_json::Value), PipelineError> {
-    context
-        .reporter
-        .say(&format!("evaluate: {name}, through slmrec-run"));
-    let split = context.settings.evaluate.split;
-    let split_name = to_json(&split)?;
-    let mut command = Command::new(runner(context)?);
-    command
-        .args(["evaluate", "--format", "json", "--bundle"])
-        .arg(bundle)
-        .arg("--dataset")
-        .arg(context.work().dataset())
-        .args(["--split", split_name.as_str().unwrap_or_default()]);
-    if without_prior {
-        command.arg("--no-prior");
-    }
-    let failed = |text: String| PipelineError::Runner(text);
-    let output = command.output().map_err(|e| failed(e.to_string()))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(failed(format!("{}\n{said}", output.status)));
-    }
-    let measured: BundleEvaluation = serde_json::from_slice(&output.stdout)
-        .map_err(|e| failed(format!("its JSON is not an evaluation: {e}")))?;
-    let evaluation = Evaluation::new(
-        name,
-        dataset,
-        split,
-        Protocol::default(),
-        measured.user_indices,
-        measured.ranks,
-    );
-    let evaluation = evaluation.map_err(|e| failed(e.to_string()))?;
-    Ok((evaluation, measured.latency_ms))
 }

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use slmrec_core::hash;
+use slmrec_core::manifest::Precision;
+use slmrec_core::{Split, hash};
 use slmrec_export::{ExportOptions, ExportedPrior};
 
+use super::super::settings::ExportStage;
 use super::super::stage::{Stage, StageRecord, hash_input};
 use super::super::{Outcome, PipelineError, WorkDir};
-use super::{Context, input_hash, prior, to_json};
+use super::certify::certify;
+use super::{Context, input_hash, prior, runner, to_json};
 use crate::evaluate::ModelScorer;
 use crate::model::{LlmRecommender, SequentialModel};
 use crate::prior::Mixture;
@@ -31,6 +34,12 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
     {
         inputs.insert("prior".to_owned(), input_hash(&prior)?);
     }
+    section.check()?;
+    if certified(section) {
+        // What measures is part of what is measured.
+        let program = hash_input(&runner::path(context)?)?;
+        inputs.insert("slmrec-run".to_owned(), program);
+    }
     let stage = Stage {
         name: "export",
         dir: context.work.root().join("export"),
@@ -47,8 +56,16 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
             Some((prior, mixture)) => (prior, Some(mixture)),
             None => (None, None),
         };
+        let certificate = match certified(section) {
+            true => Some(certify(context, &student)?),
+            false => None,
+        };
+        let chosen = certificate.as_ref().map(|found| &found.chosen);
         let options = ExportOptions {
             precision: section.precision,
+            quantization: chosen.map(|form| form.quantization).unwrap_or_default(),
+            item_rows: chosen.map(|form| form.item_rows),
+            certificate: certificate.clone(),
             portable: section.portable,
             prior,
             ..ExportOptions::default()
@@ -56,13 +73,21 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
         let report = slmrec_export::export(&student, &dataset, &options, &section.output)?;
         let mut figures = to_json(&report)?;
         figures["prior"] = to_json(&mixture)?;
+        figures["certificate"] = to_json(&certificate)?;
         figures["file_sha256"] = hash_input(&section.output)?.into();
         Ok(figures)
     })
 }
 
+/// Whether the bundle's form is measured before it is written.
+fn certified(section: &ExportStage) -> bool {
+    section.precision == Precision::Int8 && section.certificate
+}
+
 /// The prior that goes into the bundle, and what it is worth beside the student on the validation
 /// targets; `None` where there is none or none is wanted. A prior that does not help is left out.
+/// The weights are chosen with the counts of the training items; the bundle gets those of all but
+/// the test items, so that it can be measured on them.
 fn exported_prior(
     context: &Context<'_>,
     student: &Path,
@@ -85,7 +110,13 @@ fn exported_prior(
         context.reporter.say(line);
         return Ok(Some((None, mixture)));
     }
-    Ok(Some((Some(ExportedPrior { counts, weights }), mixture)))
+    let counts = prior::known_before(Split::Test, context, &dataset, &counts)?;
+    let exported = ExportedPrior {
+        counts,
+        weights,
+        counted_before: Split::Test,
+    };
+    Ok(Some((Some(exported), mixture)))
 }
 
 /// Whether the bundle is still the file that the record speaks of.

@@ -3,19 +3,23 @@
 pub mod baselines;
 pub mod blend;
 pub mod cache;
+mod certify;
 pub mod cold;
 pub mod distill;
 pub mod evaluate;
 pub mod export;
+pub mod items;
 mod online;
 pub mod plan;
 pub mod prepare;
 pub mod pretrain;
 pub mod prior;
+mod runner;
 mod student;
 pub mod study;
 pub mod teach;
 mod titles;
+pub mod tune;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

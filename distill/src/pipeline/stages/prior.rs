@@ -13,7 +13,7 @@ use super::super::stage::{Stage, io_error};
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::{Context, input_hash, to_json};
 use crate::evaluate::{Scorer, sample_users};
-use crate::prior::counting::{count, sequences_before_test, training_sequences};
+use crate::prior::counting::{count, sequences_before, training_sequences};
 use crate::prior::tuning::TuneError;
 use crate::prior::{Mixture, likeliest, mix, tune};
 
@@ -198,15 +198,19 @@ pub(super) fn weights_to_learn_beside(
     Ok(Some(weights))
 }
 
-/// The same counts, with the validation items counted too: what a refresh on the day of the test
-/// gives.
-pub(super) fn recounted(
+/// The same counts of all that is known before the targets of a split: for the test targets the
+/// validation items are counted, too.
+pub(super) fn known_before(
+    split: Split,
     context: &Context<'_>,
     dataset: &Dataset,
     prior: &TransitionPrior,
 ) -> Result<TransitionPrior, PipelineError> {
+    if split == Split::Validation {
+        return Ok(prior.clone());
+    }
     let most = context.settings.prior.neighbours;
-    let sequences = sequences_before_test(dataset);
+    let sequences = sequences_before(dataset, split);
     let recounted = count(&sequences, dataset.num_items(), *prior.settings(), most)?;
     Ok(recounted.rounded())
 }

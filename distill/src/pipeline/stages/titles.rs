@@ -65,7 +65,7 @@ pub(super) fn run(
 }
 
 /// The directory that is asked for, or that of a fetched encoder.
-fn encoder_dir(context: &Context<'_>, asked: &Path) -> Result<PathBuf, PipelineError> {
+pub(super) fn encoder_dir(context: &Context<'_>, asked: &Path) -> Result<PathBuf, PipelineError> {
     let artifact = (asked.to_str()).and_then(|name| name.parse::<fetch::Artifact>().ok());
     match artifact {
         Some(artifact) if !asked.exists() => {
@@ -114,24 +114,37 @@ fn encode_all(
     ));
     let encoder = TextEncoder::load(encoder_dir, &context.device)?;
     let size = encoder.size();
-    let counter = context.reporter.counter("titles", titled.len() as u64);
     let mut vectors = vec![0f32; (items.len() + 1) * size];
-    for (done, batch) in titled.chunks(BATCH).enumerate() {
-        if context.stop.load(Ordering::SeqCst) {
-            return Err(PipelineError::Interrupted);
-        }
-        let texts: Vec<&str> = batch.iter().map(|(_, title)| *title).collect();
-        let found: Vec<Vec<f32>> = encoder.encode(&texts)?.to_vec2()?;
-        for ((row, _), vector) in batch.iter().zip(&found) {
-            vectors[row * size..][..size].copy_from_slice(vector);
-        }
-        counter.set((done * BATCH + batch.len()) as u64);
-    }
+    let texts: Vec<&str> = titled.iter().map(|(_, title)| *title).collect();
+    encode(context, &encoder, &texts, &mut |at, vector| {
+        vectors[titled[at].0 * size..][..size].copy_from_slice(vector);
+    })?;
     let vectors = Tensor::from_vec(vectors, (items.len() + 1, size), &Device::Cpu)?;
     write(dir, &vectors)?;
     Ok(serde_json::json!({
         "items": items.len(), "titled": titled.len(), "without_title": without, "size": size,
     }))
+}
+
+/// Gives each text's vector with its place among the texts.
+pub(super) fn encode(
+    context: &Context<'_>,
+    encoder: &TextEncoder,
+    texts: &[&str],
+    on_vector: &mut dyn FnMut(usize, &[f32]),
+) -> Result<(), PipelineError> {
+    let counter = context.reporter.counter("titles", texts.len() as u64);
+    for (done, batch) in texts.chunks(BATCH).enumerate() {
+        if context.stop.load(Ordering::SeqCst) {
+            return Err(PipelineError::Interrupted);
+        }
+        let found: Vec<Vec<f32>> = encoder.encode(batch)?.to_vec2()?;
+        for (at, vector) in found.iter().enumerate() {
+            on_vector(done * BATCH + at, vector);
+        }
+        counter.set((done * BATCH + batch.len()) as u64);
+    }
+    Ok(())
 }
 
 fn write(dir: &Path, vectors: &Tensor) -> Result<(), PipelineError> {

@@ -152,11 +152,15 @@ impl DistillSettings {
         }
     }
 
-    /// Layers (`1..=layers`) of a student of `layers` layers that end its blocks.
+    /// Layers (`1..=layers`) of a student of `layers` layers that end its blocks; the last one alone
+    /// where no term reads blocks, so that any depth learns from logits.
     ///
     /// # Errors
     /// As [`Self::teacher_layers`].
     pub fn student_layers(&self, layers: usize) -> Result<Vec<usize>, TrainError> {
+        if !self.aligns() && !self.reads_inner_blocks() {
+            return block_ends("student", layers, 1);
+        }
         match self.block_map.is_empty() {
             true => block_ends("student", layers, self.blocks),
             false => self.block_map.of_student(layers),
@@ -224,5 +228,11 @@ mod tests {
             ..settings
         };
         assert_eq!(logits.teacher_layers(8).expect("none"), [0usize; 0]);
+        let by_logits_alone = DistillSettings {
+            lambda_ms: 0.0,
+            block_map: BlockMap::default(),
+            ..logits
+        };
+        assert_eq!(by_logits_alone.student_layers(3).expect("last"), [3]);
     }
 }

@@ -42,6 +42,9 @@ struct Report {
     /// Position in the dataset of the user that each rank belongs to.
     user_indices: Vec<usize>,
     ranks: Ranks,
+    /// Ids of the best items of each user, seen items removed; nothing where the history is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lists: Option<Vec<Vec<String>>>,
 }
 
 #[derive(Serialize)]
@@ -100,7 +103,9 @@ pub(crate) fn run(arguments: &EvaluateArguments) -> anyhow::Result<bool> {
         arguments.dataset.display()
     );
     let (recommender, engine, _) = super::open(&arguments.bundle, &arguments.engine)?;
+    refuse_counted_targets(&recommender, split)?;
     let mut evaluation = Evaluation::new(recommender, &dataset, split);
+    evaluation.lists = arguments.lists.then(Vec::new);
     let bar = progress_bar(users.len());
     for &user in bar.wrap_iter(users.iter()) {
         evaluation.user(user)?;
@@ -114,6 +119,17 @@ pub(crate) fn run(arguments: &EvaluateArguments) -> anyhow::Result<bool> {
     };
     output::print_or_save(&text, arguments.output.as_deref())?;
     Ok(true)
+}
+
+/// A prior that has counted the targets would find them by looking them up.
+fn refuse_counted_targets(recommender: &Recommender, split: Split) -> anyhow::Result<()> {
+    let counted = (recommender.manifest().prior.as_ref()).filter(|p| !p.may_rank(split));
+    anyhow::ensure!(
+        !recommender.has_prior() || counted.is_none(),
+        "expected a prior that has not counted the validation items that it is to rank, found one \
+         that has\nhint: leave it out (--no-prior), or measure the test targets (--split test)"
+    );
+    Ok(())
 }
 
 /// Drawn on a terminal only.
@@ -132,6 +148,7 @@ struct Evaluation<'a> {
     ranks: Ranks,
     unknown: Unknown,
     latencies: Vec<Duration>,
+    lists: Option<Vec<Vec<String>>>,
 }
 
 impl<'a> Evaluation<'a> {
@@ -152,6 +169,7 @@ impl<'a> Evaluation<'a> {
             ranks: Ranks::default(),
             unknown,
             latencies: Vec::new(),
+            lists: None,
         }
     }
 
@@ -169,12 +187,16 @@ impl<'a> Evaluation<'a> {
         let (Some(scores), Some(target)) = (scores, target) else {
             let last = self.recommender.vocabulary().len() + 1;
             self.push(last, last, negatives.len() + 1);
+            self.lists.iter_mut().for_each(|lists| lists.push(vec![]));
             return Ok(());
         };
         let ranked = self
             .recommender
             .rank(&scores, LIST, &FilterOptions::default())?;
         self.latencies.push(ranked.timing.total());
+        if let Some(lists) = &mut self.lists {
+            lists.push(ranked.items.iter().map(|item| item.id.clone()).collect());
+        }
         let none = ItemMask::none(scores.values.len());
         let mut mask = none.clone();
         scores.history.seen.iter().for_each(|&i| mask.exclude(i));
@@ -245,6 +267,7 @@ impl<'a> Evaluation<'a> {
             },
             user_indices: users,
             ranks: self.ranks,
+            lists: self.lists,
         }
     }
 }

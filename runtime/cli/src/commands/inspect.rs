@@ -7,11 +7,12 @@ use anyhow::Context;
 use comfy_table::Cell;
 use serde::Serialize;
 use slmrec_core::manifest::GraphTarget;
-use slmrec_core::{Bundle, Manifest};
+use slmrec_core::{Bundle, Certificate, Manifest, Split};
+use slmrec_runtime::{ProviderChoice, provider_choice};
 
 use crate::arguments::{Format, InspectArguments};
-use crate::bundle_search;
 use crate::output::{self, number, printable};
+use crate::{bundle_search, machine, report};
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -19,6 +20,9 @@ struct Report<'a> {
     file_bytes: u64,
     sha256: &'a str,
     engines: Engines,
+    /// What was found out about providers, on this and other machines that share the cache.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    provider_choices: Vec<ProviderChoice>,
     manifest: &'a Manifest,
 }
 
@@ -37,6 +41,9 @@ pub(crate) fn run(arguments: &InspectArguments) -> anyhow::Result<bool> {
         file_bytes: file_size(&path)?,
         sha256: bundle.sha256(),
         engines: Engines::of(bundle.manifest()),
+        provider_choices: machine::provider_cache()
+            .map(|cache| provider_choice::remembered(&cache, bundle.sha256()))
+            .unwrap_or_default(),
         manifest: bundle.manifest(),
     };
     let text = match arguments.format.format {
@@ -45,6 +52,25 @@ pub(crate) fn run(arguments: &InspectArguments) -> anyhow::Result<bool> {
     };
     output::print(&text)?;
     Ok(true)
+}
+
+/// What quantization cost when the bundle was written.
+fn certified(certificate: &Certificate) -> String {
+    let form = &certificate.chosen;
+    format!(
+        "{}, {} item rows: NDCG@10 {:.4} of {:.4} in fp32 ({:+.2} %) on {} targets of {} users, top-10 overlap {:.3}",
+        form.quantization,
+        form.item_rows,
+        form.ndcg_10,
+        certificate.reference_ndcg_10,
+        -100.0 * form.drop(certificate.reference_ndcg_10),
+        match certificate.split {
+            Split::Validation => "validation",
+            Split::Test => "test",
+        },
+        certificate.users,
+        form.overlap_10,
+    )
 }
 
 fn file_size(path: &Path) -> anyhow::Result<u64> {
@@ -79,6 +105,7 @@ impl Report<'_> {
         }
         let mut text = String::new();
         let _ = writeln!(text, "{facts}\n{members}");
+        text.extend(self.provider_choices.iter().map(report::provider_table));
         text
     }
 
@@ -135,6 +162,9 @@ impl Report<'_> {
             ("onnxruntime runs", engine(&self.engines.onnxruntime)),
             ("tract runs", engine(&self.engines.tract)),
         ];
+        if let Some(certificate) = &self.manifest.certificate {
+            facts.push(("quantization", certified(certificate)));
+        }
         for (name, value) in &self.manifest.metrics {
             facts.push(("metric", format!("{name}: {value}")));
         }

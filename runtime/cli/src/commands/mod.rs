@@ -1,9 +1,11 @@
 //! One file per command. Every command answers whether its check passed.
 
+mod batch;
 mod evaluate;
 mod inspect;
 mod recommend;
 mod verify;
+mod watch;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -23,7 +25,10 @@ const MAX_FILE_BYTES: u64 = 64 << 20;
 
 pub(crate) fn run(cli: Cli) -> anyhow::Result<bool> {
     let runs_an_engine = match &cli.command {
-        None | Some(Command::Evaluate(_) | Command::Verify(_)) => true,
+        None
+        | Some(Command::Batch(_) | Command::Evaluate(_) | Command::Verify(_) | Command::Watch(_)) => {
+            true
+        }
         Some(Command::Inspect(_) | Command::Completions { .. }) => false,
     };
     if runs_an_engine {
@@ -32,9 +37,11 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<bool> {
     }
     match cli.command {
         None => recommend::run(&cli.recommend),
+        Some(Command::Batch(arguments)) => batch::run(&arguments),
         Some(Command::Evaluate(arguments)) => evaluate::run(&arguments),
         Some(Command::Inspect(arguments)) => inspect::run(&arguments),
         Some(Command::Verify(arguments)) => verify::run(&arguments),
+        Some(Command::Watch(arguments)) => watch::run(&arguments),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "slmrec-run", &mut script);
@@ -48,16 +55,26 @@ fn open(
     bundle: &BundleArguments,
     engine: &EngineArguments,
 ) -> anyhow::Result<(Recommender, EngineReport, Duration)> {
-    let path = bundle_search::find(bundle.bundle.as_deref())?;
     let started = Instant::now();
-    let mut recommender = Recommender::open(&path, &engine.options())?;
-    if let Some(pack) = &engine.pack {
-        recommender.apply_pack(pack)?;
-    }
+    let mut recommender = open_without_packs(bundle, engine)?;
+    apply_packs(&mut recommender, engine)?;
     let took = started.elapsed();
     let report = EngineReport::from(recommender.engine());
     report.say();
     Ok((recommender, report, took))
+}
+
+fn open_without_packs(
+    bundle: &BundleArguments,
+    engine: &EngineArguments,
+) -> anyhow::Result<Recommender> {
+    let path = bundle_search::find(bundle.bundle.as_deref())?;
+    Ok(Recommender::open(&path, &engine.options())?)
+}
+
+fn apply_packs(recommender: &mut Recommender, engine: &EngineArguments) -> anyhow::Result<()> {
+    let mut packs = engine.pack.iter();
+    packs.try_for_each(|pack| Ok(recommender.apply_pack(pack)?))
 }
 
 /// Reads a file of at most [`MAX_FILE_BYTES`]; `-` is standard input.

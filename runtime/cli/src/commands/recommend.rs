@@ -110,7 +110,8 @@ pub(crate) fn run(arguments: &RecommendArguments) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-fn filter(arguments: &FilterArguments) -> anyhow::Result<FilterOptions> {
+/// What the arguments let through.
+pub(super) fn filter(arguments: &FilterArguments) -> anyhow::Result<FilterOptions> {
     let block = ids(&arguments.block, arguments.block_file.as_deref())?;
     let allow = ids(&arguments.allow, arguments.allow_file.as_deref())?;
     Ok(FilterOptions {
@@ -308,7 +309,8 @@ fn warn(result: &UserResult) {
     }
 }
 
-fn named(ids: &[String]) -> String {
+/// The first ids of a list, and how many more there are.
+pub(super) fn named(ids: &[String]) -> String {
     let first: Vec<String> = ids
         .iter()
         .take(NAMED)

@@ -2,16 +2,19 @@
 
 use comfy_table::Cell;
 use serde::Serialize;
-use slmrec_runtime::SelfTest;
+use slmrec_runtime::{ProviderChoice, SelfTest};
 
 use crate::arguments::{Format, VerifyArguments};
 use crate::output::{self, number, say};
-use crate::report::EngineReport;
+use crate::report::{self, EngineReport};
 
 #[derive(Serialize)]
 struct Report {
     passed: bool,
     engine: EngineReport,
+    /// How the provider was chosen, where there was a choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider_choice: Option<ProviderChoice>,
     members: usize,
     samples: usize,
     computed_by: String,
@@ -22,10 +25,15 @@ struct Report {
 }
 
 pub(crate) fn run(arguments: &VerifyArguments) -> anyhow::Result<bool> {
-    let (mut recommender, engine, _) = super::open(&arguments.bundle, &arguments.engine)?;
+    let mut recommender = super::open_without_packs(&arguments.bundle, &arguments.engine)?;
+    let engine = EngineReport::from(recommender.engine());
+    engine.say();
     recommender.bundle_mut().verify_members()?;
+    // The samples are the bundle's own: packs change what they give.
     let test = recommender.self_test()?;
-    let report = Report::new(engine, recommender.manifest().members.len(), &test);
+    super::apply_packs(&mut recommender, &arguments.engine)?;
+    let mut report = Report::new(engine, recommender.manifest().members.len(), &test);
+    report.provider_choice = recommender.provider_choice().cloned();
     let text = match arguments.format.format {
         Format::Json => output::json(&report)?,
         Format::Table => report.table(),
@@ -42,6 +50,7 @@ impl Report {
         Self {
             passed: test.passed(),
             engine,
+            provider_choice: None,
             members,
             samples: test.samples.len(),
             computed_by: test.computed_by.clone(),
@@ -80,6 +89,9 @@ impl Report {
                 verdict(found >= needed),
             ]);
         }
-        format!("{table}\n")
+        let choice = self.provider_choice.iter().map(report::provider_table);
+        std::iter::once(format!("{table}\n"))
+            .chain(choice)
+            .collect()
     }
 }

@@ -68,6 +68,7 @@ fn the_report_is_consistent() {
             "5",
             "--split",
             "validation",
+            "--lists",
         ])
         .arg("--dataset")
         .arg(fixture().dataset())
@@ -77,6 +78,9 @@ fn the_report_is_consistent() {
     let report: Value =
         serde_json::from_slice(&std::fs::read(&file).expect("written")).expect("JSON");
     assert_eq!(report["evaluated_users"], 5);
+    let lists = report["lists"].as_array().expect("asked for");
+    assert_eq!(lists.len(), 5);
+    assert!(lists.iter().all(|list| list[0].is_string()), "{lists:?}");
     for protocol in ["seen_removed", "seen_kept", "sampled"] {
         let ranks = ranks(&report, protocol);
         assert_eq!(ranks.len(), 5);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::*;
+use crate::dataset::Split;
 use crate::hash;
 use crate::item_table::RowType;
 use crate::manifest::{
@@ -23,6 +24,7 @@ fn prior_entry() -> PriorEntry {
             beta: 0.1,
         },
         interactions: 7,
+        counted_before: Split::Validation,
     }
 }
 
@@ -75,6 +77,7 @@ fn manifest() -> Manifest {
             interactions: 0,
             sha256: String::new(),
         },
+        certificate: None,
         metrics: BTreeMap::new(),
         members: BTreeMap::new(),
     }
@@ -230,6 +233,8 @@ fn write_pack(path: &Path, bundle_sha256: &str) {
         created_by: "test".into(),
         bundle_sha256: bundle_sha256.into(),
         prior: Some(prior_entry()),
+        new_items: None,
+        retired: None,
         members: BTreeMap::new(),
     };
     writer.write(path, manifest).expect("writes");

@@ -33,6 +33,16 @@ pub enum RowType {
     Int8,
 }
 
+impl std::fmt::Display for RowType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Int8 => "int8",
+        })
+    }
+}
+
 impl RowType {
     fn code(self) -> u32 {
         match self {
@@ -150,6 +160,38 @@ impl ItemTable {
             Rows::F16(_) => RowType::F16,
             Rows::Int8 { .. } => RowType::Int8,
         }
+    }
+
+    /// Appends the rows of another table.
+    ///
+    /// # Errors
+    /// Another dimension or row type; nothing is appended then.
+    pub fn append(&mut self, other: Self) -> Result<(), ItemTableError> {
+        let same_dim = self.dim == other.dim;
+        match (&mut self.rows, other.rows) {
+            (Rows::F32(rows), Rows::F32(more)) if same_dim => rows.extend(more),
+            (Rows::F16(rows), Rows::F16(more)) if same_dim => rows.extend(more),
+            (
+                Rows::Int8 { values, scales },
+                Rows::Int8 {
+                    values: v,
+                    scales: s,
+                },
+            ) if same_dim => {
+                values.extend(v);
+                scales.extend(s);
+            }
+            (_, rows) => {
+                let other = Self { rows, ..other };
+                let describe = |t: &Self| format!("{:?} rows of {}", t.row_type(), t.dim);
+                return Err(ItemTableError::Header {
+                    expected: describe(self),
+                    found: describe(&other),
+                });
+            }
+        }
+        self.items += other.items;
+        Ok(())
     }
 
     /// Appends the embedding of an item to `out`; `false` (and nothing appended) for the padding

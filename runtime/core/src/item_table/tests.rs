@@ -73,3 +73,21 @@ fn hostile_bytes_are_typed_errors() {
         }
     }
 }
+
+#[test]
+fn appended_rows_score_as_rows_of_one_table() {
+    let values: Vec<f32> = (0..30).map(|n| (n as f32 * 0.37).sin()).collect();
+    for row_type in [RowType::F32, RowType::F16, RowType::Int8] {
+        let whole = ItemTable::from_f32(&values, 3, row_type).expect("table");
+        let mut grown = ItemTable::from_f32(&values[..21], 3, row_type).expect("table");
+        let more = ItemTable::from_f32(&values[21..], 3, row_type).expect("table");
+        grown.append(more).expect("fits");
+        assert_eq!(grown, whole);
+        let other = ItemTable::from_f32(&values, 2, row_type).expect("table");
+        assert!(grown.append(other).is_err());
+        assert_eq!(grown, whole);
+    }
+    let mut floats = ItemTable::from_f32(&values, 3, RowType::F32).expect("table");
+    let halves = ItemTable::from_f32(&values, 3, RowType::F16).expect("table");
+    assert!(floats.append(halves).is_err());
+}

@@ -45,6 +45,7 @@ impl TryFrom<OpenOptions> for runtime::OpenOptions {
             },
             provider_cache: None,
             prior: options.prior,
+            provider_cache: None,
         })
     }
 }

@@ -45,7 +45,6 @@ impl TryFrom<OpenOptions> for runtime::OpenOptions {
             },
             provider_cache: None,
             prior: options.prior,
-            provider_cache: None,
         })
     }
 }

@@ -73,7 +73,8 @@ impl Journal {
             trials: Vec::new(),
         };
         let file = match read(&path)? {
-            Some(found) if found.identity == empty.identity && !context.force => found,
+            Some(_) if context.force => empty,
+            Some(found) if found.identity == empty.identity => found,
             Some(_) => {
                 context.reporter.say(&format!(
                     "tune {}: other settings or data than those of {}, the search begins anew",
@@ -112,7 +113,7 @@ impl Journal {
         changes: &[(String, Value)],
         record: &StageRecord,
     ) -> Result<(), PipelineError> {
-        self.file.trials.push(Trial {
+        self.push(Trial {
             number: run.trial,
             epochs: run.epochs,
             settings: changes.iter().cloned().collect(),
@@ -120,7 +121,28 @@ impl Journal {
             ndcg_10: record.figures["best_metric"].as_f64().unwrap_or(0.0),
             best_epoch: record.figures["best_epoch"].as_u64().unwrap_or(0),
             seconds: record.seconds,
-        });
+        })
+    }
+
+    /// A training that ended in numbers that are none.
+    pub(super) fn add_failed(
+        &mut self,
+        run: Run,
+        changes: &[(String, Value)],
+        seconds: f64,
+    ) -> Result<(), PipelineError> {
+        self.push(Trial {
+            number: run.trial,
+            epochs: run.epochs,
+            settings: changes.iter().cloned().collect(),
+            ndcg_10: 0.0,
+            best_epoch: 0,
+            seconds,
+        })
+    }
+
+    fn push(&mut self, trial: Trial) -> Result<(), PipelineError> {
+        self.file.trials.push(trial);
         let json = to_json(&self.file)?.to_string();
         atomic::write(&self.path, json.as_bytes()).map_err(|e| io_error(&self.path, e))
     }

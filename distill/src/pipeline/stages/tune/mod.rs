@@ -5,7 +5,7 @@ mod halving;
 mod journal;
 mod space;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -13,6 +13,7 @@ use super::super::settings::Baseline;
 use super::super::work_dir::Output;
 use super::super::{PipelineError, PipelineSettings, StageRecord};
 use super::{Context, baselines, distill, pretrain, teach};
+use crate::train::TrainError;
 use halving::Run;
 use journal::Journal;
 pub use journal::Trial;
@@ -116,9 +117,18 @@ pub fn run(
         let changes = space::draw(&space, context.settings.seed, run.trial);
         say(context, subject, run, &changes);
         let dir = folder.join(format!("trial-{}-epochs-{}", run.trial, run.epochs));
+        let start = Instant::now();
         let own = trial_context(context, subject, &changes, run, dir.clone())?;
-        let record = train(&own, subject)?;
-        journal.add(run, &changes, &record)?;
+        match train(&own, subject) {
+            Ok(record) => journal.add(run, &changes, &record)?,
+            // A rate that is too high is an answer, too: the search goes on without it.
+            Err(PipelineError::Train(error @ TrainError::NonFinite { .. })) if run.trial > 0 => {
+                let line = format!("tune {}: counts as the worst: {error}", subject.name());
+                context.reporter.say(&line);
+                journal.add_failed(run, &changes, start.elapsed().as_secs_f64())?;
+            }
+            Err(error) => return Err(error),
+        }
         // The figures are kept; the weights of a trial are not.
         std::fs::remove_dir_all(&dir).map_err(|e| super::super::stage::io_error(&dir, e))?;
     }

@@ -13,7 +13,7 @@ final class Calls: Sendable {
     /// at its next look at the token, and its answer is dropped.
     func call<Answer: Sendable>(
         _ body: @escaping @Sendable (CancelToken) throws -> Answer
-    ) async throws(SLMRecError) -> Answer {
+    ) async throws -> Answer {
         // The work item holds the token until the native call has ended.
         let token = CancelToken()
         let pending = Pending<Answer>()
@@ -27,7 +27,7 @@ final class Calls: Sendable {
             }
         } onCancel: {
             token.cancel()
-            pending.finish(with: .failure(.cancelled))
+            pending.finish(with: .failure(CancellationError()))
         }
         return try result.get()
     }
@@ -42,10 +42,10 @@ final class Calls: Sendable {
 /// Where the answer and the cancellation of one call meet: the first of them counts.
 private final class Pending<Answer: Sendable>: @unchecked Sendable {
     private let lock = NSLock()
-    private var continuation: CheckedContinuation<Result<Answer, SLMRecError>, Never>?
-    private var result: Result<Answer, SLMRecError>?
+    private var continuation: CheckedContinuation<Result<Answer, any Error>, Never>?
+    private var result: Result<Answer, any Error>?
 
-    func wait(with continuation: CheckedContinuation<Result<Answer, SLMRecError>, Never>) {
+    func wait(with continuation: CheckedContinuation<Result<Answer, any Error>, Never>) {
         let early = lock.withLock {
             if result == nil {
                 self.continuation = continuation
@@ -57,9 +57,11 @@ private final class Pending<Answer: Sendable>: @unchecked Sendable {
         }
     }
 
-    func finish(with result: Result<Answer, SLMRecError>) {
+    func finish(with result: Result<Answer, any Error>) {
         let waiting = lock.withLock {
-            guard self.result == nil else { return nil as CheckedContinuation<Result<Answer, SLMRecError>, Never>? }
+            guard self.result == nil else {
+                return nil as CheckedContinuation<Result<Answer, any Error>, Never>?
+            }
             self.result = result
             defer { continuation = nil }
             return continuation
@@ -69,7 +71,7 @@ private final class Pending<Answer: Sendable>: @unchecked Sendable {
 }
 
 /// Runs native code; what it throws becomes an ``SLMRecError``.
-func translated<Answer>(_ body: () throws -> Answer) -> Result<Answer, SLMRecError> {
+func translated<Answer>(_ body: () throws -> Answer) -> Result<Answer, any Error> {
     do {
         return .success(try body())
     } catch let error as SlmrecError {
@@ -78,6 +80,6 @@ func translated<Answer>(_ body: () throws -> Answer) -> Result<Answer, SLMRecErr
         return .failure(error)
     } catch {
         // Generated code makes errors of its own of panics.
-        return .failure(.internal(error.localizedDescription))
+        return .failure(SLMRecError.internal(error.localizedDescription))
     }
 }

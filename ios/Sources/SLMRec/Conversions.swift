@@ -13,22 +13,23 @@ extension SLMRecError {
             case .Provider(let message): .unavailableProvider(message)
             case .Engine(let message): .engine(message)
             case .HistoryState(let message): .historyState(message)
-            case .Cancelled: .cancelled
+            // Only for a task that was cancelled, which does not see it.
+            case .Cancelled(let message): .internal(message)
             case .Internal(let message): .internal(message)
             }
     }
 }
 
 /// A count of the caller's for the native side.
-func unsigned(_ count: Int, _ name: String) throws(SLMRecError) -> UInt32 {
+func unsigned(_ count: Int, _ name: String) throws -> UInt32 {
     guard let count = UInt32(exactly: count) else {
-        throw .invalidArgument("\(name): expected 0 to \(UInt32.max), found \(count)")
+        throw SLMRecError.invalidArgument("\(name): expected 0 to \(UInt32.max), found \(count)")
     }
     return count
 }
 
 extension SLMRecFFI.OpenOptions {
-    init(_ options: OpenOptions) throws(SLMRecError) {
+    init(_ options: OpenOptions) throws {
         let provider: SLMRecFFI.Provider =
             switch options.provider {
             case .auto: .auto

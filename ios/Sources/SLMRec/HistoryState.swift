@@ -27,7 +27,7 @@ public actor HistoryState {
     /// Appends an item that the person has just taken; `false`, and nothing is changed, for an id
     /// that the catalog does not have.
     @discardableResult
-    public func append(_ id: String) async throws(SLMRecError) -> Bool {
+    public func append(_ id: String) async throws -> Bool {
         let appended = appended
         return try await call { native, _ in
             let known = try native.append(id: id)
@@ -42,7 +42,7 @@ public actor HistoryState {
     /// The `k` best items after all that was appended.
     public func recommend(
         k: Int = 10, filter: Filter = Filter()
-    ) async throws(SLMRecError) -> Recommendations {
+    ) async throws -> Recommendations {
         let count = try unsigned(k, "k")
         return try await call { native, cancel in
             let filter = SLMRecFFI.Filter(filter)
@@ -53,8 +53,7 @@ public actor HistoryState {
     /// Recommendations now and after each ``append(_:)``.
     ///
     /// Nothing comes while the state is empty; a list that is out of date before it is ready is
-    /// left out. The sequence ends when its task is cancelled or the state is closed, and throws
-    /// nothing but ``SLMRecError``. Several tasks may follow one state.
+    /// left out. The sequence ends when its task is cancelled or the state is closed. Several tasks may follow one state.
     public nonisolated func recommendations(
         k: Int = 10, filter: Filter = Filter()
     ) -> RecommendationUpdates {
@@ -62,12 +61,12 @@ public actor HistoryState {
     }
 
     /// Number of items that the model reads: the newest known ones.
-    public func usedItems() async throws(SLMRecError) -> Int {
+    public func usedItems() async throws -> Int {
         try await call { native, _ in Int(try native.usedItems()) }
     }
 
     /// The state for ``Recommender/restoreHistoryState(_:)``; some bytes for each item.
-    public func data() async throws(SLMRecError) -> Data {
+    public func data() async throws -> Data {
         try await call { native, _ in try native.toBytes() }
     }
 
@@ -83,8 +82,8 @@ public actor HistoryState {
 
     private func call<Answer: Sendable>(
         _ body: @escaping @Sendable (SLMRecFFI.HistoryState, CancelToken) throws -> Answer
-    ) async throws(SLMRecError) -> Answer {
-        guard let native else { throw .closed }
+    ) async throws -> Answer {
+        guard let native else { throw SLMRecError.closed }
         return try await calls.call { cancel in try body(native, cancel) }
     }
 }
@@ -94,7 +93,7 @@ extension HistoryState {
     nonisolated func signals() -> AsyncStream<Void> { appended.signals() }
 
     /// The best items, unless there is no history yet or items were appended meanwhile.
-    func current(k: Int, filter: Filter) async throws(SLMRecError) -> Recommendations? {
+    func current(k: Int, filter: Filter) async throws -> Recommendations? {
         let before = appended.count
         guard try await usedItems() > 0 else { return nil }
         let found = try await recommend(k: k, filter: filter)

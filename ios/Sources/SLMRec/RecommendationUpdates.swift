@@ -31,25 +31,20 @@ public struct RecommendationUpdates: AsyncSequence, Sendable {
         ///   ``HistoryState/recommend(k:filter:)`` throws.
         public mutating func next() async throws -> Recommendations? {
             while await signals.next() != nil {
-                let found = await updates.latest()
-                if case .failure(let error) = found, error == .cancelled || (error == .closed && began) {
+                do {
+                    let found = try await updates.state.current(
+                        k: updates.k, filter: updates.filter)
+                    began = true
+                    if let found {
+                        return found
+                    }
+                } catch is CancellationError {
                     return nil
-                }
-                began = true
-                if let found = try found.get() {
-                    return found
+                } catch SLMRecError.closed where began {
+                    return nil
                 }
             }
             return nil
-        }
-    }
-
-    /// The list of now, unless there is no history yet or it is out of date already.
-    private func latest() async -> Result<Recommendations?, SLMRecError> {
-        do {
-            return .success(try await state.current(k: k, filter: filter))
-        } catch {
-            return .failure(error)
         }
     }
 }

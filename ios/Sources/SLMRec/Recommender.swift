@@ -10,8 +10,8 @@ internal import SLMRecFFI
 /// ```
 ///
 /// Functions may be called from any task, those of the main actor too. Questions to one recommender
-/// are answered one after the other, on a thread of its own. A cancelled question returns at once.
-/// Everything that goes wrong is an ``SLMRecError``.
+/// are answered one after the other, on a thread of its own. Everything that goes wrong is an
+/// ``SLMRecError``; a question of a cancelled task throws `CancellationError` at once.
 ///
 /// It holds native memory, which is freed when the last reference to it goes, or by ``close()``.
 public actor Recommender {
@@ -35,14 +35,17 @@ public actor Recommender {
     ///   where it is another file or a damaged one.
     public static func open(
         _ bundle: URL, options: OpenOptions = OpenOptions()
-    ) async throws(SLMRecError) -> Recommender {
+    ) async throws -> Recommender {
         guard bundle.isFileURL else {
-            throw .invalidArgument("\(bundle): expected the URL of a file")
+            throw SLMRecError.invalidArgument("\(bundle): expected the URL of a file")
         }
         switchTelemetryOff()
         let native = try SLMRecFFI.OpenOptions(options)
         let calls = Calls()
         return try await calls.call { _ in
+            if options.onnxRuntime == nil {
+                try useLinkedRuntime()
+            }
             let opened = try SLMRecFFI.Recommender.open(path: bundle.path, options: native)
             return Recommender(native: opened, calls: calls)
         }
@@ -56,9 +59,10 @@ public actor Recommender {
         withExtension fileExtension: String = "slmrec",
         in bundle: Foundation.Bundle = .main,
         options: OpenOptions = OpenOptions()
-    ) async throws(SLMRecError) -> Recommender {
+    ) async throws -> Recommender {
         guard let url = bundle.url(forResource: name, withExtension: fileExtension) else {
-            throw .file("\(name).\(fileExtension): not among the resources of \(bundle.bundlePath)")
+            throw SLMRecError.file(
+                "\(name).\(fileExtension): not among the resources of \(bundle.bundlePath)")
         }
         return try await open(url, options: options)
     }
@@ -69,7 +73,7 @@ public actor Recommender {
     ///   has; ``popular(_:filter:)`` is an answer then.
     public func recommend(
         _ history: [String], k: Int = 10, filter: Filter = Filter()
-    ) async throws(SLMRecError) -> Recommendations {
+    ) async throws -> Recommendations {
         let count = try unsigned(k, "k")
         return try await call { native, cancel in
             let filter = SLMRecFFI.Filter(filter)
@@ -81,7 +85,7 @@ public actor Recommender {
     /// Ranks candidates for a history, with the scores that ``recommend(_:k:filter:)`` gives them.
     public func score(
         _ history: [String], candidates: [String]
-    ) async throws(SLMRecError) -> RankedCandidates {
+    ) async throws -> RankedCandidates {
         try await call { native, cancel in
             RankedCandidates(
                 try native.score(history: history, candidates: candidates, cancel: cancel))
@@ -93,7 +97,7 @@ public actor Recommender {
     /// times as long as ``recommend(_:k:filter:)``.
     public func explain(
         _ history: [String], items: [String], maxItems: Int = 16, maxReasons: Int = 3
-    ) async throws(SLMRecError) -> [Explanation] {
+    ) async throws -> [Explanation] {
         let most = try unsigned(maxItems, "maxItems")
         let longest = try unsigned(maxReasons, "maxReasons")
         return try await call { native, cancel in
@@ -106,7 +110,7 @@ public actor Recommender {
     /// The `k` most popular items, for a person without a usable history.
     public func popular(
         _ k: Int = 10, filter: Filter = Filter()
-    ) async throws(SLMRecError) -> [PopularItem] {
+    ) async throws -> [PopularItem] {
         let count = try unsigned(k, "k")
         return try await call { native, _ in
             let found = try native.popular(k: count, filter: SLMRecFFI.Filter(filter))
@@ -115,7 +119,7 @@ public actor Recommender {
     }
 
     /// A state that begins with a history, which may be empty, and grows by single items.
-    public func historyState(_ history: [String] = []) async throws(SLMRecError) -> HistoryState {
+    public func historyState(_ history: [String] = []) async throws -> HistoryState {
         let calls = calls
         return try await call { native, _ in
             HistoryState(native: try native.historyState(history: history), calls: calls)
@@ -125,7 +129,7 @@ public actor Recommender {
     /// A state from what ``HistoryState/data()`` gave, for example before the system ended the app.
     ///
     /// - Throws: ``SLMRecError/historyState(_:)`` for damaged data and those of another bundle.
-    public func restoreHistoryState(_ data: Data) async throws(SLMRecError) -> HistoryState {
+    public func restoreHistoryState(_ data: Data) async throws -> HistoryState {
         let calls = calls
         return try await call { native, _ in
             HistoryState(native: try native.restoreHistoryState(bytes: data), calls: calls)
@@ -133,17 +137,17 @@ public actor Recommender {
     }
 
     /// Lets a pack change the answers. After a failure the recommender is as it was.
-    public func applyPack(_ pack: URL) async throws(SLMRecError) {
+    public func applyPack(_ pack: URL) async throws {
         try await call { native, _ in try native.applyPack(path: pack.path) }
     }
 
     /// What is in the bundle and what runs it.
-    public func info() async throws(SLMRecError) -> BundleInfo {
+    public func info() async throws -> BundleInfo {
         try await call { native, _ in BundleInfo(try native.info()) }
     }
 
     /// Replays the bundle's own samples: does this device give what was expected at export?
-    public func selfTest() async throws(SLMRecError) -> SelfTest {
+    public func selfTest() async throws -> SelfTest {
         try await call { native, cancel in SelfTest(try native.selfTest(cancel: cancel)) }
     }
 
@@ -158,8 +162,8 @@ public actor Recommender {
 
     private func call<Answer: Sendable>(
         _ body: @escaping @Sendable (SLMRecFFI.Recommender, CancelToken) throws -> Answer
-    ) async throws(SLMRecError) -> Answer {
-        guard let native else { throw .closed }
+    ) async throws -> Answer {
+        guard let native else { throw SLMRecError.closed }
         return try await calls.call { cancel in try body(native, cancel) }
     }
 }

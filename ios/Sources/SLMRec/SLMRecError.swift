@@ -1,6 +1,7 @@
 import Foundation
 
-/// Everything that can go wrong. The texts are for logs, not for the screen.
+/// Everything that can go wrong, beside the `CancellationError` of a task that was cancelled. The
+/// texts are for logs, not for the screen.
 public enum SLMRecError: Error, Hashable, Sendable {
     /// An argument that is no use: negative, too long. The caller's mistake.
     case invalidArgument(String)
@@ -32,9 +33,6 @@ public enum SLMRecError: Error, Hashable, Sendable {
     /// The recommender or state was closed before the question.
     case closed
 
-    /// The task that asked was cancelled.
-    case cancelled
-
     /// A fault of the library. The recommender that it happened in answers no more.
     case `internal`(String)
 
@@ -47,7 +45,6 @@ public enum SLMRecError: Error, Hashable, Sendable {
             .internal(let text):
             text
         case .closed: "used after it was closed"
-        case .cancelled: "the task was cancelled"
         }
     }
 }

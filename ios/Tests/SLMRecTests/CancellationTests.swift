@@ -20,7 +20,7 @@ final class CancellationTests: XCTestCase {
         // Returns although the call cannot end before the next line but two.
         caller.cancel()
         let result = await caller.result
-        XCTAssertThrowsError(try result.get()) { XCTAssertEqual($0 as? SLMRecError, .cancelled) }
+        XCTAssertThrowsError(try result.get()) { XCTAssertTrue($0 is CancellationError) }
         mayEnd.signal()
         await fulfillment(of: [ended], timeout: 60)
         // And the next call gets its turn.
@@ -52,7 +52,7 @@ final class CancellationTests: XCTestCase {
         }
         caller.cancel()
         let result = await caller.result
-        XCTAssertThrowsError(try result.get()) { XCTAssertEqual($0 as? SLMRecError, .cancelled) }
+        XCTAssertThrowsError(try result.get()) { XCTAssertTrue($0 is CancellationError) }
         try await calls.call { _ in }
     }
 
@@ -60,11 +60,13 @@ final class CancellationTests: XCTestCase {
         let recommender = try await opened()
         let expected = try await recommender.recommend(history(1), k: 5).items
         for n in 0..<200 {
-            let asked = Task { try await recommender.explain(history(n), items: ["item-5", "item-6"]) }
+            let asked = Task {
+                try await recommender.explain(history(n), items: ["item-5", "item-6"])
+            }
             await Task.yield()
             asked.cancel()
             if case .failure(let error) = await asked.result {
-                XCTAssertEqual(error as? SLMRecError, .cancelled)
+                XCTAssertTrue(error is CancellationError, "\(error)")
             }
         }
         let again = try await recommender.recommend(history(1), k: 5).items

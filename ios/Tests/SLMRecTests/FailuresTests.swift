@@ -12,7 +12,8 @@ final class FailuresTests: XCTestCase {
             try await recommender.recommend(["nowhere"])
         }
         XCTAssertEqual(unknown?.name, "noUsableHistory")
-        XCTAssertTrue(unknown?.message.contains("nowhere") == true, "\(String(describing: unknown))")
+        XCTAssertTrue(
+            unknown?.message.contains("nowhere") == true, "\(String(describing: unknown))")
         await expectFailure(.invalidArgument("")) {
             try await recommender.recommend(["item-1"], k: -1)
         }
@@ -27,6 +28,17 @@ final class FailuresTests: XCTestCase {
         }
         let none = try await recommender.recommend(["item-1"], k: 0)
         XCTAssertEqual(none.items, [])
+    }
+
+    /// As an app catches them.
+    func testCasesAreCaughtByName() async throws {
+        let recommender = try await opened()
+        do {
+            _ = try await recommender.recommend(["nowhere"])
+            XCTFail("no error")
+        } catch SLMRecError.noUsableHistory(let message) {
+            XCTAssertTrue(message.contains("nowhere"), message)
+        }
     }
 
     func testFiles() async throws {
@@ -98,7 +110,8 @@ final class FailuresTests: XCTestCase {
                 for n in 0..<8 {
                     group.addTask {
                         do {
-                            return .success(try await recommender.recommend(history(n), k: 3).items.count)
+                            return .success(
+                                try await recommender.recommend(history(n), k: 3).items.count)
                         } catch {
                             return .failure(error)
                         }

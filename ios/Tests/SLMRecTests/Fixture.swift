@@ -53,7 +53,8 @@ func expectFailure<Answer>(
     _ question: () async throws -> Answer
 ) async {
     let error = await failure(question, file: file, line: line)
-    XCTAssertEqual(error?.name, expected.name, "\(String(describing: error))", file: file, line: line)
+    XCTAssertEqual(
+        error?.name, expected.name, "\(String(describing: error))", file: file, line: line)
 }
 
 extension SLMRecError {

@@ -18,14 +18,16 @@ final class RecommendTests: XCTestCase {
     func testFiltersBlockAllowAndBringSeenItemsBack() async throws {
         let recommender = try await opened()
         let first = try await recommender.recommend(history, k: 1).items[0].id
-        let blocked = try await recommender.recommend(history, k: 29, filter: Filter(block: [first]))
+        let blocked = try await recommender.recommend(
+            history, k: 29, filter: Filter(block: [first]))
         XCTAssertFalse(ids(blocked).contains(first))
         XCTAssertEqual(blocked.shortfall, 29 - 26)
         let allowed = Filter(allow: ["item-9", "item-10", "other"])
         let found = try await recommender.recommend(history, k: 2, filter: allowed)
         XCTAssertEqual(Set(ids(found)), ["item-9", "item-10"])
         XCTAssertEqual(found.unknownFilterItems, ["other"])
-        let seen = try await recommender.recommend(history, k: 30, filter: Filter(includeSeen: true))
+        let seen = try await recommender.recommend(
+            history, k: 30, filter: Filter(includeSeen: true))
         XCTAssertTrue(Set(ids(seen)).isSuperset(of: ["item-1", "item-8"]))
     }
 

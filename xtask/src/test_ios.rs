@@ -27,8 +27,6 @@ pub(crate) struct Arguments {}
 const PACKAGE: &str = "ios";
 const HEADERS: &str = "ios/Sources/SLMRecC/include";
 const MODULE: &str = "SLMRecC";
-/// Property lists that go into an app.
-const PRIVACY: &str = "ios/Sources/SLMRec/PrivacyInfo.xcprivacy";
 
 pub(crate) fn run(_arguments: &Arguments) -> Result<()> {
     test(Build::Package, &setup::onnxruntime()?)
@@ -114,37 +112,43 @@ fn counts_in(line: &str) -> Option<(String, u32)> {
 
 /// Reads the generated header as C, and as the module that Swift imports.
 fn read_headers(swift: &Swift, shared: &[&Path]) -> Result<()> {
-    let header = format!("{HEADERS}/{MODULE}.h");
-    let module = tempfile::Builder::new()
-        .suffix(".m")
-        .tempfile_in(workspace::target_dir())?;
-    fs::write(module.path(), format!("@import {MODULE};\n"))?;
-    for (language, source) in [("c", Path::new(&header)), ("objective-c", module.path())] {
+    let folder = workspace::target_dir().join("swift/clang");
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    for (name, text) in [
+        ("header.c", format!("#include \"{MODULE}.h\"\n")),
+        ("module.m", format!("@import {MODULE};\n")),
+    ] {
+        let source = folder.join(name);
+        fs::write(&source, text)?;
         let Some(mut clang) = swift.tool("clang", shared) else {
             eprintln!("notice: there is no clang: the generated header is read by Swift only");
             return Ok(());
         };
-        clang.args(["-fsyntax-only", "-Wall", "-Wextra", "-Werror"]);
-        clang.args(["-fmodules", "-fmodules-cache-path"]);
-        clang.args(["-I", HEADERS, "-x", language]).arg(source);
-        process::run(&mut clang)?;
+        clang.args([
+            "-fsyntax-only",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-I",
+            HEADERS,
+        ]);
+        if name == "module.m" {
+            clang.arg("-fmodules");
+            clang.arg(format!("-fmodules-cache-path={}", folder.display()));
+        }
+        process::run(clang.arg(&source))?;
     }
     Ok(())
 }
 
-/// Reads what is compiled on a Mac only: the sample's views, and what is no source.
+/// Reads what is compiled on a Mac only: the sample's views.
 fn parse_sample(swift: &Swift, shared: &[&Path]) -> Result<()> {
     let mut parse = swift.command("swiftc", shared);
     parse.args(["-parse", "-swift-version", "6"]);
     for entry in fs::read_dir(workspace::root().join("ios/Sample"))? {
         parse.arg(entry?.path());
     }
-    process::run(&mut parse)?;
-    let Some(mut plutil) = swift.tool("plutil", shared) else {
-        eprintln!("notice: there is no plutil: {PRIVACY} is not read");
-        return Ok(());
-    };
-    process::run(plutil.args(["-lint", PRIVACY]))
+    process::run(&mut parse)
 }
 
 #[cfg(test)]

@@ -183,7 +183,7 @@ mod tests {
     fn folders_are_mounted_before_the_command_runs() {
         let swift = Swift::Root("/r".into());
         let command = swift.command("swift", &[Path::new("/a b"), Path::new("/c")]);
-        let words: Vec<_> = command.get_args().skip(5).collect();
+        let words: Vec<_> = command.get_args().skip(6).collect();
         let folder = workspace::root();
         let expected = [
             OsStr::new("/r"),

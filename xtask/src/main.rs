@@ -18,9 +18,13 @@ mod python_package;
 mod robolectric;
 mod setup;
 mod size;
+mod small_bundle;
+mod swift;
 mod test;
 mod test_android;
+mod test_ios;
 mod workspace;
+mod xcframework;
 
 use std::process::ExitCode;
 
@@ -48,6 +52,8 @@ enum Task {
     Bindings(bindings::Arguments),
     Size(size::Arguments),
     TestAndroid(test_android::Arguments),
+    TestIos(test_ios::Arguments),
+    Xcframework(xcframework::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +70,8 @@ fn main() -> ExitCode {
         Task::Bindings(arguments) => bindings::run(&arguments),
         Task::Size(arguments) => size::run(&arguments),
         Task::TestAndroid(arguments) => test_android::run(&arguments),
+        Task::TestIos(arguments) => test_ios::run(&arguments),
+        Task::Xcframework(arguments) => xcframework::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

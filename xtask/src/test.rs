@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde::Deserialize;
 
-use crate::{browser, process, python_package, setup, test_android, workspace};
+use crate::small_bundle::Build;
+use crate::{browser, process, python_package, setup, test_android, test_ios, workspace};
 
 /// Run every check: format, lints, tests, documentation, generated code
 #[derive(Debug, clap::Args)]
@@ -21,7 +22,7 @@ pub(crate) struct Arguments {
     /// Run this step only (may be given several times)
     #[arg(long, value_enum, value_name = "STEP")]
     only: Vec<Step>,
-    /// Leave out what needs the real weights, the Android library and the documentation
+    /// Leave out what needs the real weights, the libraries for apps and the documentation
     #[arg(long)]
     fast: bool,
 }
@@ -39,6 +40,8 @@ enum Step {
     Tests,
     /// The Android library's Kotlin sources on the JVM
     Android,
+    /// The iOS library's Swift sources on Linux
+    Ios,
     /// Examples in the documentation
     DocTests,
     /// cargo doc with warnings denied
@@ -78,7 +81,7 @@ fn chosen_steps(arguments: &Arguments) -> Vec<Step> {
     if !arguments.only.is_empty() {
         steps.retain(|step| arguments.only.contains(step));
     } else if arguments.fast {
-        steps.retain(|step| !matches!(step, Step::Android | Step::Docs));
+        steps.retain(|step| !matches!(step, Step::Android | Step::Ios | Step::Docs));
     }
     steps
 }
@@ -129,7 +132,8 @@ fn run_step(step: Step, library: &Path, fast: bool, counts: &mut Counts) -> Resu
             }
             run_tests(&mut cargo, counts)
         }
-        Step::Android => test_android::test(test_android::Build::Workspace, library),
+        Step::Android => test_android::test(Build::Workspace, library),
+        Step::Ios => test_ios::test(Build::Workspace, library),
         Step::DocTests => {
             cargo.args(["test", "--workspace", "--locked", "--no-fail-fast", "--doc"]);
             run_tests(&mut cargo, counts)
@@ -276,6 +280,7 @@ mod tests {
         );
         assert!(!steps(&[], true).contains(&Step::Docs));
         assert!(!steps(&[], true).contains(&Step::Android));
+        assert!(!steps(&[], true).contains(&Step::Ios));
         assert_eq!(steps(&[], false), Step::value_variants());
     }
 }

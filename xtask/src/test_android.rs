@@ -4,13 +4,14 @@
 //! here, and the ONNX Runtime that the Gradle file names is looked into.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::elf::Elf;
 use crate::robolectric::Jars;
+use crate::small_bundle::{self, Build};
 use crate::{maven, process, setup, size, workspace};
 
 /// Compile and test the Android library's Kotlin sources on the JVM
@@ -21,14 +22,6 @@ use crate::{maven, process, setup, size, workspace};
     Android is run in Robolectric, which is a download of some 250 MB. Nothing is run on a device."
 )]
 pub(crate) struct Arguments {}
-
-/// Which features the shared library is built with: those of its package, or those of the whole
-/// workspace, which a test of the workspace has built already.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Build {
-    Package,
-    Workspace,
-}
 
 pub(crate) fn run(_arguments: &Arguments) -> Result<()> {
     test(Build::Package, &setup::onnxruntime()?)
@@ -58,8 +51,8 @@ pub(crate) fn test(build: Build, onnxruntime: &Path) -> Result<()> {
         eprintln!("notice: {why}: the Kotlin sources are neither compiled nor tested");
         return Ok(());
     }
-    let bundle = write_bundle(build)?;
-    let library = workspace::target_dir().join("debug/deps");
+    let bundle = small_bundle::write(build)?;
+    let library = small_bundle::library_folder();
     let mut tests = tests(&bundle, onnxruntime, &library);
     if let Some(jars) = robolectric(build) {
         tests.args(jars.properties());
@@ -84,7 +77,7 @@ fn tests(bundle: &Path, onnxruntime: &Path, library: &Path) -> Command {
 /// The rows of the bench of the border, as JSON: the library as an app ships it, on a small bundle.
 pub(crate) fn bench(onnxruntime: &Path) -> Result<String> {
     maven::ready().map_err(anyhow::Error::msg)?;
-    let bundle = write_bundle(Build::Package)?;
+    let bundle = small_bundle::write(Build::Package)?;
     let library = size::build(&size::host()?, false)?;
     let folder = library.parent().context("the library has no folder")?;
     let rows = tempfile::NamedTempFile::new()?;
@@ -96,23 +89,6 @@ pub(crate) fn bench(onnxruntime: &Path) -> Result<String> {
         .stdout(Stdio::null());
     process::run(&mut tests)?;
     Ok(fs::read_to_string(rows.path())?)
-}
-
-/// Builds the shared library, which lies beside the tests of its package, and a small bundle.
-fn write_bundle(build: Build) -> Result<PathBuf> {
-    let folder = workspace::target_dir().join("tmp");
-    fs::create_dir_all(&folder)?;
-    let bundle = folder.join("test-android.slmrec");
-    let mut cargo = workspace::cargo();
-    cargo.args(["test", "--quiet", "--locked", "--test", "border"]);
-    match build {
-        Build::Package => cargo.args(["--package", "slmrec-ffi"]),
-        Build::Workspace => cargo.arg("--workspace"),
-    };
-    cargo.arg("shared_bundle::");
-    process::run(cargo.env("SLMREC_WRITE_BUNDLE", &bundle))?;
-    ensure!(bundle.is_file(), "{}: not written", bundle.display());
-    Ok(bundle)
 }
 
 const VERSIONS: &str = "android/gradle/libs.versions.toml";

@@ -109,6 +109,16 @@ const char *slmrec_version(void);
 void slmrec_string_free(char *text);
 
 /*
+ Takes the ONNX Runtime that is linked into the program, as in apps for iOS, instead of loading
+ one: `get_api_base` is the address of its function `OrtGetApiBase`. To be called before the first
+ `slmrec_open`, which then names no library. May be called again.
+
+ # Safety
+ Null, or the function of an ONNX Runtime that stays for the rest of the process.
+ */
+SlmrecStatus slmrec_use_linked_onnxruntime(const void *(*get_api_base)(void));
+
+/*
  Opens the bundle at `path` (UTF-8) and makes the engine ready. `options` is null or JSON:
  `{"onnxruntime": "/path/libonnxruntime.so", "provider": "auto", "threads": 1, "prior": true}`,
  every field optional. `recommender` receives a handle for `slmrec_close`, or null.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ort::environment::Environment;
+use ort::environment::{Environment, EnvironmentBuilder};
 use ort::logging::LogLevel;
 
 use crate::error::RuntimeError;
@@ -48,6 +48,35 @@ fn build_commit(build_info: &str) -> String {
 /// The one that this process has loaded. The binding allows one environment a process and does
 /// not give it back, so it is kept.
 static LOADED: Mutex<Option<Library>> = Mutex::new(None);
+
+/// What stands for the path of a library that is a part of the program.
+const LINKED: &str = "(linked into the program)";
+
+/// Takes the ONNX Runtime that is linked into the program, where nothing can be loaded: its
+/// interface must have been given to the binding (`ort::set_api`). Recommenders that name no
+/// library run on it from then on. May be called again.
+///
+/// # Errors
+/// Another library that is loaded already, or one that does not start.
+pub fn use_linked_library() -> Result<(), RuntimeError> {
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    let linked = Path::new(LINKED);
+    match loaded.as_ref() {
+        Some(library) if library.path == linked => Ok(()),
+        Some(library) => Err(RuntimeError::LibraryConflict {
+            asked: linked.to_owned(),
+            loaded: library.path.clone(),
+        }),
+        None => {
+            let environment = start(ort::init()).map_err(|reason| unusable(linked, reason))?;
+            *loaded = Some(Library {
+                path: linked.to_owned(),
+                environment,
+            });
+            Ok(())
+        }
+    }
+}
 
 /// Loads the named library or the first of the places that works; later calls get the loaded one.
 ///
@@ -108,6 +137,13 @@ fn load_file(path: &Path) -> Result<Library, String> {
     }
     // `init_from` is the only way in that reports a missing library; the others panic.
     let builder = ort::init_from(&full).map_err(|e| one_line(&e.to_string()))?;
+    Ok(Library {
+        path: full,
+        environment: start(builder)?,
+    })
+}
+
+fn start(builder: EnvironmentBuilder) -> Result<Environment, String> {
     let environment = builder
         .with_name("slmrec")
         .with_telemetry(false)
@@ -117,10 +153,7 @@ fn load_file(path: &Path) -> Result<Library, String> {
         .build()
         .map_err(|e| one_line(&e.to_string()))?;
     environment.set_log_level(LogLevel::Warning);
-    Ok(Library {
-        path: full,
-        environment,
-    })
+    Ok(environment)
 }
 
 /// The library in a folder; of several versions the newest.

@@ -15,6 +15,7 @@ use slmrec_core::Bundle;
 use slmrec_core::manifest::{EncoderEntry, GraphTarget, Precision};
 
 pub use key_values::KeyValues;
+pub use library::use_linked_library;
 use static_lengths::StaticLengths;
 
 use crate::error::RuntimeError;

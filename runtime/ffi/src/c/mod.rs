@@ -13,6 +13,7 @@
 
 mod border;
 mod history_state;
+mod linked;
 mod questions;
 mod recommender;
 mod status;
@@ -22,6 +23,7 @@ pub use history_state::{
     slmrec_history_state_new, slmrec_history_state_recommend, slmrec_history_state_restore,
     slmrec_history_state_write,
 };
+pub use linked::slmrec_use_linked_onnxruntime;
 pub use recommender::{
     SlmrecCancelToken, SlmrecRecommender, slmrec_apply_pack, slmrec_cancel_token_cancel,
     slmrec_cancel_token_free, slmrec_cancel_token_new, slmrec_close, slmrec_explain, slmrec_info,

@@ -48,7 +48,12 @@ fn the_committed_header_is_what_the_sources_give() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let config = cbindgen::Config::from_file(root.join("cbindgen.toml")).expect("a configuration");
     let mut builder = cbindgen::Builder::new().with_config(config);
-    for file in ["status.rs", "recommender.rs", "history_state.rs"] {
+    for file in [
+        "status.rs",
+        "linked.rs",
+        "recommender.rs",
+        "history_state.rs",
+    ] {
         builder = builder.with_src(root.join("src/c").join(file));
     }
     let header = out.path().join("slmrec.h");

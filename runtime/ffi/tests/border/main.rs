@@ -2,6 +2,8 @@
 
 mod bindings;
 mod c_example;
+#[cfg(target_os = "linux")]
+mod linked;
 mod recommender;
 mod shared_bundle;
 mod support;

@@ -1,0 +1,10 @@
+import SwiftUI
+
+@main
+struct FilmsApp: App {
+    var body: some Scene {
+        WindowGroup {
+            FilmsView()
+        }
+    }
+}

@@ -3,8 +3,10 @@
 //!
 //! int8 rows meet a user vector of 16 bits ([`UserVector`]): products and sums are integers, so
 //! neither their order nor the machine changes a score. f32 and f16 rows are summed in a fixed
-//! number of partial sums; there the machine's fused multiplication can change the last bit.
+//! number of partial sums; there the machine's fused multiplication can change the last bits.
 //! A row's score never depends on which rows it is computed with.
+
+use half::f16;
 
 /// Rows that are computed together.
 pub(crate) const ROWS: usize = 4;
@@ -12,6 +14,12 @@ pub(crate) const ROWS: usize = 4;
 const LANES: usize = 16;
 /// Values after which integer sums could leave 32 bits: `512 * 128 * 32767 < 2^31`.
 const MOST_IN_32_BITS: usize = 512;
+
+/// How far ahead memory is asked for, in bytes: a page, where the processor's own reading ahead
+/// ends.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 4096;
+const CACHE_LINE: usize = 64;
 
 /// A user vector as the kernels read it.
 pub(crate) struct UserVector<'a> {
@@ -55,11 +63,26 @@ impl<'a> UserVector<'a> {
 
 /// What differs between processors.
 pub(crate) trait Kernel: Copy {
-    /// Whether a multiplication and an addition are one instruction.
-    const FUSED: bool;
+    /// [`LANES`] floats.
+    type Lanes: Copy;
 
     /// Four sums of products; at most [`MOST_IN_32_BITS`] values a row.
     fn integer_dots(self, rows: [&[i8]; ROWS], user: &[i16]) -> [i32; ROWS];
+
+    /// Asks for the cache line a page behind this place, where the processor knows how.
+    fn read_ahead<T>(self, place: &T);
+
+    /// The floats as they are computed with.
+    fn load(self, values: &[f32; LANES]) -> Self::Lanes;
+
+    /// The floats of half floats, as [`wide_f16`] has them.
+    fn load_half(self, values: &[f16; LANES]) -> Self::Lanes;
+
+    /// `sum + a * b`, lane by lane.
+    fn add_product(self, sum: Self::Lanes, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
+
+    /// The floats as an array.
+    fn store(self, lanes: Self::Lanes) -> [f32; LANES];
 }
 
 /// Work that is compiled once for each kernel. Its `run` must be `#[inline(always)]`, so that its
@@ -85,12 +108,46 @@ pub(crate) fn dispatch<W: Work>(work: W) -> W::Output {
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
 
-impl Kernel for Portable {
+impl Portable {
+    /// Whether a multiplication and an addition are one instruction.
     const FUSED: bool = cfg!(target_arch = "aarch64");
+}
+
+impl Kernel for Portable {
+    type Lanes = [f32; LANES];
 
     #[inline(always)]
     fn integer_dots(self, rows: [&[i8]; ROWS], user: &[i16]) -> [i32; ROWS] {
         rows.map(|row| integer_dot(row, user))
+    }
+
+    #[inline(always)]
+    fn read_ahead<T>(self, _place: &T) {}
+
+    #[inline(always)]
+    fn load(self, values: &[f32; LANES]) -> [f32; LANES] {
+        *values
+    }
+
+    #[inline(always)]
+    fn load_half(self, values: &[f16; LANES]) -> [f32; LANES] {
+        values.map(wide_f16)
+    }
+
+    #[inline(always)]
+    fn add_product(self, mut sum: [f32; LANES], a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        for lane in 0..LANES {
+            sum[lane] = match Self::FUSED {
+                true => a[lane].mul_add(b[lane], sum[lane]),
+                false => a[lane] * b[lane] + sum[lane],
+            };
+        }
+        sum
+    }
+
+    #[inline(always)]
+    fn store(self, lanes: [f32; LANES]) -> [f32; LANES] {
+        lanes
     }
 }
 
@@ -118,7 +175,8 @@ impl<W: Work> pulp::NullaryFnOnce for Vectorized<W> {
 
 #[cfg(target_arch = "x86_64")]
 impl Kernel for pulp::x86::V3 {
-    const FUSED: bool = true;
+    /// The compiler leaves loops over arrays of floats scalar here.
+    type Lanes = [std::arch::x86_64::__m256; 2];
 
     /// The compiler does not find `vpmaddwd` (two products and their sum) by itself here.
     #[inline(always)]
@@ -130,7 +188,11 @@ impl Kernel for pulp::x86::V3 {
         let mut sums: [__m256i; ROWS] = [pulp::cast([0i32; 8]); ROWS];
         for (at, user) in chunks.iter().enumerate() {
             let user: __m256i = pulp::cast(*user);
+            let line_begins = at.is_multiple_of(CACHE_LINE / 16);
             for (sum, row) in sums.iter_mut().zip(row_chunks) {
+                if line_begins {
+                    self.read_ahead(&row[at]);
+                }
                 let row = avx2._mm256_cvtepi8_epi16(pulp::cast(row[at]));
                 let products = avx2._mm256_madd_epi16(row, user);
                 *sum = avx2._mm256_add_epi32(*sum, products);
@@ -142,6 +204,55 @@ impl Kernel for pulp::x86::V3 {
         let from = chunks.len() * 16;
         std::array::from_fn(|i| halves[i] + halves[i + ROWS] + integer_dot(&rows[i][from..], rest))
     }
+
+    #[inline(always)]
+    fn read_ahead<T>(self, place: &T) {
+        // An address past the end is only asked for, never read.
+        let ahead = std::ptr::from_ref(place).cast::<i8>().wrapping_add(AHEAD);
+        (self.sse)._mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(ahead);
+    }
+
+    #[inline(always)]
+    fn load(self, values: &[f32; LANES]) -> Self::Lanes {
+        pulp::cast(*values)
+    }
+
+    #[inline(always)]
+    fn load_half(self, values: &[f16; LANES]) -> Self::Lanes {
+        let [front, back]: [std::arch::x86_64::__m128i; 2] = pulp::cast(*values);
+        [wide_halves(self, front), wide_halves(self, back)]
+    }
+
+    #[inline(always)]
+    fn add_product(self, sum: Self::Lanes, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+        let fma = self.fma;
+        [
+            fma._mm256_fmadd_ps(a[0], b[0], sum[0]),
+            fma._mm256_fmadd_ps(a[1], b[1], sum[1]),
+        ]
+    }
+
+    #[inline(always)]
+    fn store(self, lanes: Self::Lanes) -> [f32; LANES] {
+        pulp::cast(lanes)
+    }
+}
+
+/// [`wide_f16`] of eight.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn wide_halves(
+    kernel: pulp::x86::V3,
+    bits: std::arch::x86_64::__m128i,
+) -> std::arch::x86_64::__m256 {
+    let (avx, avx2) = (kernel.avx, kernel.avx2);
+    let bits = avx2._mm256_cvtepu16_epi32(bits);
+    let size = avx2._mm256_and_si256(bits, pulp::cast([0x7fff_u32; 8]));
+    let size = pulp::cast(avx2._mm256_slli_epi32::<13>(size));
+    let size = avx._mm256_mul_ps(size, pulp::cast([REBIAS; 8]));
+    let sign = avx2._mm256_and_si256(bits, pulp::cast([0x8000_u32; 8]));
+    let sign = pulp::cast(avx2._mm256_slli_epi32::<16>(sign));
+    avx._mm256_or_ps(size, sign)
 }
 
 /// Scores of four int8 rows with their scales.
@@ -171,32 +282,64 @@ pub(crate) fn score_int8<K: Kernel>(
     std::array::from_fn(|i| scales[i] * (user.scale * sums[i]))
 }
 
-/// Scores of four rows of floats; `wide` makes an f32 of a stored value.
+/// How floats are stored.
+pub(crate) trait Stored: Copy {
+    /// The f32 of a value.
+    fn wide(self) -> f32;
+
+    /// Those of some values, in the kernel's form.
+    fn load<K: Kernel>(kernel: K, values: &[Self; LANES]) -> K::Lanes;
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn load<K: Kernel>(kernel: K, values: &[Self; LANES]) -> K::Lanes {
+        kernel.load(values)
+    }
+}
+
+impl Stored for f16 {
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        wide_f16(self)
+    }
+
+    #[inline(always)]
+    fn load<K: Kernel>(kernel: K, values: &[Self; LANES]) -> K::Lanes {
+        kernel.load_half(values)
+    }
+}
+
+/// Scores of four rows of floats.
 #[inline(always)]
-pub(crate) fn score_floats<K: Kernel, T: Copy>(
+pub(crate) fn score_floats<K: Kernel, T: Stored>(
+    kernel: K,
     rows: [&[T]; ROWS],
     user: &UserVector<'_>,
-    wide: impl Fn(T) -> f32,
 ) -> [f32; ROWS] {
     let (chunks, rest) = user.values.as_chunks::<LANES>();
     let row_chunks = rows.map(|row| &row.as_chunks::<LANES>().0[..chunks.len()]);
-    let mut sums = [[0.0f32; LANES]; ROWS];
+    let mut sums = [kernel.load(&[0.0; LANES]); ROWS];
     for (at, user) in chunks.iter().enumerate() {
-        for (sums, row) in sums.iter_mut().zip(row_chunks) {
-            for lane in 0..LANES {
-                let value = wide(row[at][lane]);
-                sums[lane] = match K::FUSED {
-                    true => value.mul_add(user[lane], sums[lane]),
-                    false => value * user[lane] + sums[lane],
-                };
+        let user = kernel.load(user);
+        let line_begins = (at * size_of::<[T; LANES]>()).is_multiple_of(CACHE_LINE);
+        for (sum, row) in sums.iter_mut().zip(row_chunks) {
+            if line_begins {
+                kernel.read_ahead(&row[at]);
             }
+            *sum = kernel.add_product(*sum, T::load(kernel, &row[at]), user);
         }
     }
     let from = chunks.len() * LANES;
     std::array::from_fn(|i| {
         let tail = rows[i][from..].iter().zip(rest);
-        let tail: f32 = tail.map(|(value, user)| wide(*value) * user).sum();
-        add_up(sums[i]) + tail
+        let tail: f32 = tail.map(|(value, user)| value.wide() * user).sum();
+        add_up(kernel.store(sums[i])) + tail
     })
 }
 
@@ -212,11 +355,12 @@ fn add_up(mut sums: [f32; LANES]) -> f32 {
     sums[0]
 }
 
+/// 2^112, the difference of the exponents' offsets.
+const REBIAS: f32 = f32::from_bits(0x7780_0000);
+
 /// The f32 of an f16's bits, exact for finite values, in operations that vectorise.
 #[inline(always)]
-pub(crate) fn wide_f16(value: half::f16) -> f32 {
-    /// 2^112, the difference of the exponents' offsets.
-    const REBIAS: f32 = f32::from_bits(0x7780_0000);
+fn wide_f16(value: f16) -> f32 {
     let bits = u32::from(value.to_bits());
     let size = f32::from_bits((bits & 0x7fff) << 13) * REBIAS;
     f32::from_bits(size.to_bits() | (bits & 0x8000) << 16)
@@ -225,7 +369,6 @@ pub(crate) fn wide_f16(value: half::f16) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use half::f16;
 
     #[test]
     fn every_finite_f16_widens_exactly() {
@@ -262,6 +405,46 @@ mod tests {
                 let exact: i64 = exact.map(|(a, b)| i64::from(*a) * i64::from(*b)).sum();
                 assert_eq!(i64::from(plain[1]), exact);
             }
+        }
+    }
+
+    /// Half floats are widened by the kernel; products and sums differ by fused roundings alone.
+    #[test]
+    fn float_scores_are_the_same_on_every_kernel() {
+        struct Scores<'a, T>([&'a [T]; ROWS], UserVector<'a>);
+        impl<T: Stored> Work for Scores<'_, T> {
+            type Output = [f32; ROWS];
+            #[inline(always)]
+            fn run<K: Kernel>(self, kernel: K) -> [f32; ROWS] {
+                score_floats(kernel, self.0, &self.1)
+            }
+        }
+        fn check<T: Stored>(rows: [&[T]; ROWS], user: &[f32]) {
+            let of = || Scores(rows, UserVector::floats(user));
+            let (plain, dispatched) = (of().run(Portable), dispatch(of()));
+            for ((row, plain), dispatched) in rows.into_iter().zip(plain).zip(dispatched) {
+                let products = row.iter().zip(user);
+                let products = products.map(|(a, b)| f64::from(a.wide()) * f64::from(*b));
+                let (exact, size) = products.fold((0.0, 0.0), |(sum, size), product| {
+                    (sum + product, size + product.abs())
+                });
+                for score in [plain, dispatched] {
+                    assert!(
+                        (f64::from(score) - exact).abs() <= 1e-6 * size,
+                        "{score} {exact}"
+                    );
+                }
+            }
+        }
+        for dim in [1, 15, 16, 17, 128, 500] {
+            let value = |i: usize| (i * 37 % 251) as f32 / 251.0 - 0.5;
+            let values: Vec<f32> = (0..ROWS * dim).map(value).collect();
+            // From the smallest subnormal half float up.
+            let tiny = |(i, v): (usize, &f32)| f16::from_f32(v * 0.5f32.powi(i as i32 % 26));
+            let halves: Vec<f16> = values.iter().enumerate().map(tiny).collect();
+            let user: Vec<f32> = (0..dim).map(|i| value(i * 7 + 3)).collect();
+            check(std::array::from_fn(|i| &values[i * dim..][..dim]), &user);
+            check(std::array::from_fn(|i| &halves[i * dim..][..dim]), &user);
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::vocabulary::ItemIndex;
 
 pub(crate) mod kernel;
 
-use kernel::{Kernel, ROWS, UserVector, Work, dispatch, score_floats, score_int8, wide_f16};
+use kernel::{Kernel, ROWS, UserVector, Work, dispatch, score_floats, score_int8};
 
 const MAGIC: &[u8; 8] = b"SLMITEMS";
 const HEADER: usize = 24;
@@ -283,12 +283,8 @@ impl ItemTable {
     ) -> [f32; ROWS] {
         let range = |row: usize| row * self.dim..(row + 1) * self.dim;
         match &self.rows {
-            Rows::F32(values) => {
-                score_floats::<K, _>(at.map(|row| &values[range(row)]), user, |v| v)
-            }
-            Rows::F16(values) => {
-                score_floats::<K, _>(at.map(|row| &values[range(row)]), user, wide_f16)
-            }
+            Rows::F32(values) => score_floats(kernel, at.map(|row| &values[range(row)]), user),
+            Rows::F16(values) => score_floats(kernel, at.map(|row| &values[range(row)]), user),
             Rows::Int8 { values, scales } => {
                 let rows = at.map(|row| &values[range(row)]);
                 score_int8(kernel, rows, at.map(|row| scales[row]), user)

@@ -6,7 +6,7 @@
 //!
 //! A catalog is left out, with a notice, where memory for one and a half of it is not there.
 //! `SLMREC_BENCH_PYTHON` names a Python with numkong and usearch; `cargo xtask bench catalog` makes
-//! one.
+//! one. `SLMREC_BENCH_CASE` chooses one size, for example 100000.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -43,8 +43,10 @@ const PEER_GOAL: (usize, f64) = (100_000, 1.2);
 type Failure = Box<dyn Error>;
 
 fn main() -> Result<(), Failure> {
+    let only = env::var("SLMREC_BENCH_CASE").ok();
+    let wanted = |items: &usize| only.as_deref().is_none_or(|only| only == items.to_string());
     let mut rows = Vec::new();
-    for items in ITEMS {
+    for items in ITEMS.into_iter().filter(wanted) {
         for row_type in [RowType::Int8, RowType::F16, RowType::F32] {
             if !fits(items, row_type)? {
                 continue;

@@ -90,6 +90,7 @@ fn titles_from_vectors_to_a_teacher() {
     gives_cold_items_vectors(folder);
     gives_a_teacher_its_items(folder);
     adds_items_to_a_bundle(folder);
+    a_whole_run_measures_cold_items(folder);
     trains_with_drawn_items(folder);
     refuses_what_is_wrong(folder);
 }
@@ -300,6 +301,31 @@ fn adds_items_to_a_bundle(folder: &Path) {
     assert!(!left.contains(&new) && left.iter().all(|row| !row.starts_with("\"m5\"")));
     let told = refused(folder, &[&add[..], &packs].concat());
     assert!(told.contains("expected new items with a title"), "{told}");
+}
+
+fn a_whole_run_measures_cold_items(folder: &Path) {
+    let cold = folder.join("slmrec-work/cold");
+    let whole = |more: &[&str]| {
+        fs::remove_dir_all(&cold).expect("removed");
+        let settings = [
+            "run",
+            "pipeline.toml",
+            "--set",
+            "pretrain.titles=encoder",
+            "--set",
+            "baselines.models=[]",
+            "--set",
+            "evaluate.bundle=false",
+            "--set",
+            "export.precision=fp32",
+        ];
+        run_well("slmrec-distill", folder, &[&settings[..], more].concat())
+    };
+    let told = whole(&["--set", "cold.in_run=true"]);
+    assert!(told.contains("cold-sasrec"), "its cost: {told}");
+    assert!(cold.join("stage.json").is_file());
+    let told = whole(&["--set", "cold.in_run=false"]);
+    assert!(!cold.exists() && !told.contains("cold"), "{told}");
 }
 
 fn trains_with_drawn_items(folder: &Path) {

@@ -15,6 +15,7 @@ mod process;
 mod proto;
 mod python;
 mod python_package;
+mod robolectric;
 mod setup;
 mod size;
 mod test;

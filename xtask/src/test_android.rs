@@ -10,13 +10,15 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use crate::elf::Elf;
+use crate::robolectric::Jars;
 use crate::{maven, process, setup, size, workspace};
 
 /// Compile and test the Android library's Kotlin sources on the JVM
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: cargo xtask test-android\n\nIt needs Java 17, Maven and Maven Central, \
-    and says so where they are not there. Nothing is run on Android."
+    and says so where they are not there. Beside what `cargo xtask test` runs, the part that knows \
+    Android is run in Robolectric, which is a download of some 250 MB. Nothing is run on a device."
 )]
 pub(crate) struct Arguments {}
 
@@ -32,6 +34,23 @@ pub(crate) fn run(_arguments: &Arguments) -> Result<()> {
     test(Build::Package, &setup::onnxruntime()?)
 }
 
+/// Robolectric's jars, where they are wanted: a test of the whole workspace does without the download.
+fn robolectric(build: Build) -> Option<Jars> {
+    let jars = match build {
+        Build::Package => Jars::fetch(),
+        Build::Workspace => {
+            let line =
+                "the part that knows Android is compiled only; `cargo xtask test-android` runs it";
+            eprintln!("notice: {line}");
+            return None;
+        }
+    };
+    (jars.map_err(|why| {
+        eprintln!("notice: no Robolectric ({why:#}): the part that knows Android is compiled only")
+    }))
+    .ok()
+}
+
 /// # Errors
 /// A test that fails. Not what cannot be had on this machine: that is a notice.
 pub(crate) fn test(build: Build, onnxruntime: &Path) -> Result<()> {
@@ -41,7 +60,11 @@ pub(crate) fn test(build: Build, onnxruntime: &Path) -> Result<()> {
     }
     let bundle = write_bundle(build)?;
     let library = workspace::target_dir().join("debug/deps");
-    process::run(&mut tests(&bundle, onnxruntime, &library))?;
+    let mut tests = tests(&bundle, onnxruntime, &library);
+    if let Some(jars) = robolectric(build) {
+        tests.args(jars.properties());
+    }
+    process::run(&mut tests)?;
     check_archives()
 }
 

@@ -4,7 +4,7 @@ mod distill;
 mod export;
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
@@ -343,10 +343,25 @@ pub struct Evaluate {
 
 /// `run`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: slmrec-distill run pipeline.toml")]
+#[command(
+    after_help = "Examples:\n  slmrec-distill run ratings.csv     # with the settings that fit the data\n  slmrec-distill run ml-100k         # a fetched set\n  slmrec-distill run pipeline.toml   # with your own\n\nThe settings that were chosen for data are written to pipeline.toml in the work directory."
+)]
 pub struct Run {
-    /// The settings file; `slmrec-distill settings` prints one to begin with
-    pub pipeline: PathBuf,
+    /// The interactions (a file, or the name of a fetched set), or a file of settings (.toml)
+    #[arg(value_name = "DATA|SETTINGS")]
+    pub input: PathBuf,
+    /// The items' titles
+    #[arg(long, value_name = "FILE")]
+    pub items: Option<PathBuf>,
+}
+
+impl Run {
+    /// The settings file, where it is one.
+    #[must_use]
+    pub fn settings(&self) -> Option<&Path> {
+        let is_toml = self.input.extension().is_some_and(|name| name == "toml");
+        is_toml.then_some(&self.input)
+    }
 }
 
 /// `fetch`.

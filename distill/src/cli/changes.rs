@@ -56,8 +56,13 @@ impl Changes {
                 changes.path("teach.base", args.base.as_deref());
                 changes.flag("plan.calibrate", args.no_calibration, false);
             }
-            Command::Run(_)
-            | Command::Study(_)
+            Command::Run(args) => {
+                if args.settings().is_none() {
+                    changes.path("prepare.source", Some(&args.input));
+                }
+                changes.path("prepare.read.items", args.items.as_deref());
+            }
+            Command::Study(_)
             | Command::Tune(_)
             | Command::Prior(_)
             | Command::Fetch(_)

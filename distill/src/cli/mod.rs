@@ -25,10 +25,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use clap::{CommandFactory, Parser};
 
+use crate::evaluate::Comparison;
 use crate::pipeline::stages::tune::Subject;
 use crate::pipeline::stages::{self, Context};
 use crate::pipeline::work_dir::DEFAULT_WORK_DIR;
-use crate::pipeline::{PipelineError, PipelineSettings, WorkDir};
+use crate::pipeline::{PipelineError, PipelineSettings, StageRecord, WorkDir};
 use args::{Cli, Command, TrainingStage};
 use reporter::TerminalReporter;
 
@@ -78,7 +79,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<()> {
     let mut changes = inherited(cli)?;
     changes.extend(changes::Changes::of(&cli.common, &cli.command)?);
     let file = match &cli.command {
-        Command::Run(run) => Some(run.pipeline.as_path()),
+        Command::Run(run) => run.settings().or(cli.common.config.as_deref()),
         _ => cli.common.config.as_deref(),
     };
     let settings = PipelineSettings::load(file, &changes)?;
@@ -98,7 +99,24 @@ fn dispatch(cli: &Cli) -> anyhow::Result<()> {
         fetch::cache_dir(),
         program_dir()?,
     )?;
-    run_stages(&cli.command, &context)
+    match &cli.command {
+        Command::Run(_) if file.is_some() => whole_run(&context, stages::run_all(&context)?),
+        Command::Run(_) => whole_run(&context, stages::run_data(&context, &changes)?),
+        other => run_stages(other, &context),
+    }
+}
+
+/// What is printed of a run through all stages.
+fn whole_run(
+    context: &Context<'_>,
+    (comparison, records): (Comparison, Vec<StageRecord>),
+) -> anyhow::Result<()> {
+    print::comparison(&comparison, args::OutputFormat::Table)?;
+    print::costs(&records)?;
+    let work = context.work().root().display();
+    let line = format!("a page about this run: slmrec-distill report --work-dir {work}");
+    context.reporter.say(&line);
+    Ok(())
 }
 
 /// What `distill`, and the states that it reads, take over from the teacher unless a settings file
@@ -166,16 +184,8 @@ fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
             Ok(stages::plan::refuse(context, misfits)?)
         }
         Command::Export(args) => print::exported(&stages::export::run(context)?, args.format),
-        Command::Run(_) => {
-            let (comparison, records) = stages::run_all(context)?;
-            print::comparison(&comparison, args::OutputFormat::Table)?;
-            print::costs(&records)?;
-            let work = context.work().root().display();
-            let line = format!("a page about this run: slmrec-distill report --work-dir {work}");
-            context.reporter.say(&line);
-            Ok(())
-        }
-        Command::Fetch(_)
+        Command::Run(_)
+        | Command::Fetch(_)
         | Command::Compare(_)
         | Command::Settings
         | Command::VerifyResume(_)

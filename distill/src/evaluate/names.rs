@@ -10,6 +10,8 @@ pub const COOCCURRENCE_TUNED: &str = "co-occurrence, tuned";
 pub const STUDENT: &str = "student, distilled";
 /// The student's shape trained without a teacher.
 pub const CE_ONLY: &str = "student, CE only";
+/// The teacher that learned beside the student, where distillation was online.
+pub const ONLINE_TEACHER: &str = "teacher beside the student";
 
 /// A system with the prior beside it.
 #[must_use]

@@ -15,10 +15,12 @@
 //!   studies/      study        students of other settings
 //!   cold/         cold         what titles say about items that training never saw
 //!   evaluation/   evaluate     comparison.json, comparison.txt
+//!   pipeline.toml run DATA     the settings that were chosen for the data
 //! ```
 //! Beside its output every stage leaves `stage.json`: settings, seed, input hashes, output hashes,
 //! figures, time and peak memory ([`stage`]).
 
+pub mod recipe;
 pub mod resources;
 pub mod settings;
 pub mod stage;

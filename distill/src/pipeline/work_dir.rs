@@ -101,6 +101,12 @@ impl WorkDir {
         &self.root
     }
 
+    /// The settings that `run` chose for data alone.
+    #[must_use]
+    pub fn chosen_settings(&self) -> PathBuf {
+        self.root.join("pipeline.toml")
+    }
+
     /// Output of `prepare`.
     #[must_use]
     pub fn dataset(&self) -> PathBuf {

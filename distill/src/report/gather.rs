@@ -114,6 +114,8 @@ const PARTS: [(&str, &str, &str); 8] = [
 const COLD: &str = "cold";
 /// The stages that train.
 const TRAINED: [&str; 4] = ["sasrec", "teacher", "ce-only", "student"];
+/// Trainings that a run may do without.
+const MAY_BE: [&str; 4] = ["sasrec-titles", "gru4rec", "bert4rec", "sasrec-prior"];
 
 /// Reads a work directory.
 ///
@@ -156,6 +158,9 @@ impl Gathered {
                 }),
                 None => self.missing.push(to_do(work, part, command)),
             }
+            if folder == "sasrec" {
+                self.optional(MAY_BE.iter().map(|folder| work.root().join(folder)))?;
+            }
             if folder == "teacher" {
                 self.blend(work)?;
             }
@@ -174,9 +179,19 @@ impl Gathered {
 
     /// The blend and its own members, where there are any.
     fn blend(&mut self, work: &WorkDir) -> Result<(), ReportError> {
-        let members = (1..).map(|number| work.blend_sasrec(number));
-        let members = members.take_while(|dir| dir.is_dir());
-        for dir in members.chain([work.blend()]) {
+        let there = |place: fn(&WorkDir, usize) -> PathBuf| {
+            (1..)
+                .map(move |number| place(work, number))
+                .take_while(|dir| dir.is_dir())
+        };
+        let plain = there(WorkDir::blend_sasrec);
+        let with_titles = there(WorkDir::blend_sasrec_titles);
+        self.optional(plain.chain(with_titles).chain([work.blend()]))
+    }
+
+    /// Folders that may be missing.
+    fn optional(&mut self, dirs: impl Iterator<Item = PathBuf>) -> Result<(), ReportError> {
+        for dir in dirs {
             let name = dir.file_name().unwrap_or_default().to_string_lossy();
             if let Some(record) = StageRecord::read(&dir)? {
                 let folder = name.into_owned();
@@ -188,7 +203,8 @@ impl Gathered {
 
     fn figures(&mut self, work: &WorkDir) -> Result<(), ReportError> {
         for StageOutput { folder, record } in &self.stages {
-            if TRAINED.contains(&folder.as_str()) || folder.starts_with("blend-sasrec-") {
+            let known = TRAINED.iter().chain(&MAY_BE).any(|name| name == folder);
+            if known || folder.starts_with("blend-sasrec-") {
                 let (folder, fit) = (folder.clone(), figures(work, folder, record)?);
                 self.trainings.push(Training { folder, fit });
             }
@@ -320,6 +336,8 @@ fn command_of(folder: &str) -> &str {
     match PARTS.iter().find(|(name, ..)| *name == folder) {
         Some((_, _, command)) => command.split(" --").next().unwrap_or(command),
         None if folder == COLD => "cold",
+        None if folder == "sasrec-titles" => "pretrain",
+        None if MAY_BE.contains(&folder) => "baselines",
         None => "blend",
     }
 }

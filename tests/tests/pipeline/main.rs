@@ -2,6 +2,7 @@
 //! teacher, student, bundle, recommendations, comparison; then again, to see it skipped.
 
 mod browser;
+mod data_alone;
 mod objective;
 mod quantization;
 mod stored_states;
@@ -94,6 +95,12 @@ fn from_logs_to_recommendations() {
 
     run_well("slmrec-distill", folder, &["run", "pipeline.toml"]);
     assert!(folder.join("student.slmrec").is_file());
+    let operators = fs::read_to_string(folder.join("slmrec-work/export/required_operators.config"));
+    let operators = operators.expect("the operators of the graphs");
+    assert!(
+        operators.starts_with("ai.onnx;17;") && operators.contains("MatMul"),
+        "{operators}"
+    );
     let comparison = fs::read(folder.join("slmrec-work/evaluation/comparison.json"));
     let comparison: Value = serde_json::from_slice(&comparison.expect("written")).expect("JSON");
     let rows = comparison.to_string();
@@ -124,6 +131,7 @@ fn from_logs_to_recommendations() {
     objective::studies_of_them(folder);
     quantization::is_chosen_by_ranking(folder);
     tuning::searches_and_goes_on(folder);
+    data_alone::is_enough(folder);
 }
 
 /// The page about the run, and the run against itself.

@@ -66,6 +66,13 @@ pub(super) fn forms_of_student_and_objective(folder: &Path) {
     let teacher = folder.join("slmrec-work/student/teacher/recommender.json");
     assert!(teacher.is_file(), "both checkpoints are there");
     assert!(distil(folder, &online).contains("distill: up to date"));
+    let evaluate = [
+        &["evaluate", "--no-bundle", "--format", "json"],
+        &SETTINGS[..],
+    ]
+    .concat();
+    let table = run_well("slmrec-distill", folder, &evaluate);
+    assert!(table.contains("\"teacher beside the student\""), "{table}");
     fs::remove_file(&teacher).expect("remove");
     assert!(distil(folder, &online).contains("distill: begins"));
     export(folder);

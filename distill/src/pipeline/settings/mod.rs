@@ -128,19 +128,42 @@ impl PipelineSettings {
         changes: &[(String, toml::Value)],
     ) -> Result<Self, PipelineError> {
         // Over the defaults of the whole, since sections differ in the defaults of equal parts.
+        let over = file.map(read_table).transpose()?;
+        let origin = file.unwrap_or(Path::new("settings"));
+        Self::over_defaults(origin, over, changes)
+    }
+
+    /// Settings of several texts, each over those before it, then `changes`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub(super) fn of_layers(
+        layers: &[&str],
+        changes: &[(String, toml::Value)],
+    ) -> Result<Self, PipelineError> {
+        let origin = Path::new("settings");
+        let tables = layers.iter().map(|text| parse_table(origin, text));
+        let tables = tables.collect::<Result<Vec<_>, _>>()?;
+        Self::over_defaults(origin, tables, changes)
+    }
+
+    fn over_defaults(
+        origin: &Path,
+        layers: impl IntoIterator<Item = toml::Table>,
+        changes: &[(String, toml::Value)],
+    ) -> Result<Self, PipelineError> {
         let mut table = toml::Table::try_from(Self::default())
             .map_err(|e| PipelineError::Settings(format!("default settings: {e}")))?;
-        if let Some(path) = file {
-            merge(&mut table, read_table(path)?);
+        for layer in layers {
+            merge(&mut table, layer);
         }
         for (path, value) in changes {
             set(&mut table, path, value.clone())?;
         }
-        let origin = file.map_or_else(|| PathBuf::from("settings"), Path::to_path_buf);
         toml::Value::Table(table)
             .try_into()
             .map_err(|e| PipelineError::Content {
-                path: origin,
+                path: origin.to_owned(),
                 expected: "the settings of a pipeline".into(),
                 found: e.to_string().trim().to_owned(),
                 hint: "`slmrec-distill settings` prints every setting with its default".into(),
@@ -153,6 +176,10 @@ fn read_table(path: &Path) -> Result<toml::Table, PipelineError> {
         path: path.to_owned(),
         source,
     })?;
+    parse_table(path, &text)
+}
+
+fn parse_table(path: &Path, text: &str) -> Result<toml::Table, PipelineError> {
     text.parse()
         .map_err(|e: toml::de::Error| PipelineError::Content {
             path: path.to_owned(),

@@ -273,11 +273,17 @@ pub(super) fn language_model_training() -> TrainSettings {
 pub struct ColdStage {
     /// Share of the items with a title that are kept out of training; at least 20 items.
     pub held_out: f64,
+    /// Whether `run` has this stage, too, where `pretrain.titles` names an encoder. It trains SASRec
+    /// once more.
+    pub in_run: bool,
 }
 
 impl Default for ColdStage {
     fn default() -> Self {
-        Self { held_out: 0.05 }
+        Self {
+            held_out: 0.05,
+            in_run: true,
+        }
     }
 }
 

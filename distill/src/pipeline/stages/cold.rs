@@ -51,7 +51,7 @@ pub fn run(context: &Context<'_>) -> Result<(ColdReport, Vec<Outcome>), Pipeline
     let stage = Stage {
         name: "cold",
         dir: context.work.cold(),
-        settings: serde_json::json!({ "cold": to_json(&context.settings.cold)?, "seed": seed }),
+        settings: serde_json::json!({ "cold": { "held_out": share }, "seed": seed }),
         inputs: BTreeMap::from([
             ("dataset".to_owned(), dataset_hash),
             ("titles".to_owned(), vectors.sha256.clone()),

@@ -15,7 +15,7 @@ use super::super::{Counter, Outcome, PipelineError, WorkDir};
 use super::runner::{self, BundleRun};
 use super::{Context, baselines, blend, input_hash, pretrain, prior, to_json};
 use crate::evaluate::names::{
-    self, CE_ONLY, COOCCURRENCE_TUNED, SASREC, SASREC_TITLES, STUDENT, with_prior,
+    self, CE_ONLY, COOCCURRENCE_TUNED, ONLINE_TEACHER, SASREC, SASREC_TITLES, STUDENT, with_prior,
 };
 use crate::evaluate::rank_files::{self, COMPARISON_FILE, RANKS_DIR, rank_file_name};
 use crate::evaluate::{
@@ -132,6 +132,8 @@ struct Systems {
     baselines: Vec<(Baseline, PathBuf)>,
     sasrec_titles: Option<PathBuf>,
     models: Vec<(&'static str, PathBuf)>,
+    /// Part of the student's output.
+    online_teacher: Option<PathBuf>,
     bundle: Option<ExportedBundle>,
 }
 
@@ -186,6 +188,7 @@ impl Systems {
                 .collect(),
             sasrec_titles,
             models,
+            online_teacher: Some(work.online_teacher()).filter(|dir| dir.is_dir()),
             bundle,
         })
     }
@@ -249,7 +252,9 @@ impl Systems {
         if self.blend.is_some() {
             measured.model("blended teacher", &blend::load(context)?)?;
         }
-        for (name, dir) in &self.models {
+        let online = self.online_teacher.iter().map(|dir| (ONLINE_TEACHER, dir));
+        let models = self.models.iter().map(|(name, dir)| (*name, dir));
+        for (name, dir) in models.chain(online) {
             let model = LlmRecommender::load(dir, &context.device)?;
             measured.model(name, &model)?;
         }

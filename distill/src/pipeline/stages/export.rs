@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use slmrec_core::manifest::Precision;
-use slmrec_core::{Split, hash};
+use slmrec_core::{Split, atomic, hash};
 use slmrec_export::{ExportOptions, ExportedPrior};
 
 use super::super::settings::ExportStage;
-use super::super::stage::{Stage, StageRecord, hash_input};
+use super::super::stage::{Stage, StageRecord, hash_input, io_error};
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::certify::certify;
 use super::{Context, input_hash, prior, runner, to_json};
 use crate::evaluate::ModelScorer;
 use crate::model::{LlmRecommender, SequentialModel};
 use crate::prior::Mixture;
+
+/// The operators of the bundle's graphs, for a build of ONNX Runtime that has nothing else.
+pub const OPERATORS_FILE: &str = "required_operators.config";
 
 /// Runs the stage. The bundle lies outside the work directory, so its hash is part of the figures
 /// and checked here.
@@ -51,7 +54,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
         inputs,
     };
     let intact = bundle_is_intact(&stage.dir, &section.output)?;
-    stage.run(context.force || !intact, context.reporter, |_dir| {
+    stage.run(context.force || !intact, context.reporter, |dir| {
         let (prior, mixture) = match exported_prior(context, &student)? {
             Some((prior, mixture)) => (prior, Some(mixture)),
             None => (None, None),
@@ -71,6 +74,11 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
             ..ExportOptions::default()
         };
         let report = slmrec_export::export(&student, &dataset, &options, &section.output)?;
+        let operators = slmrec_export::required_operators(&section.output)?;
+        let path = dir.join(OPERATORS_FILE);
+        atomic::write(&path, operators.as_bytes()).map_err(|e| io_error(&path, e))?;
+        let line = format!("operators for a reduced ONNX Runtime: {}", path.display());
+        context.reporter.say(&format!("export: {line}"));
         let mut figures = to_json(&report)?;
         figures["prior"] = to_json(&mixture)?;
         figures["certificate"] = to_json(&certificate)?;

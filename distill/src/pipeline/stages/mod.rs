@@ -29,10 +29,12 @@ use candle_core::Device;
 use slmrec_core::prior::{PriorWeights, TransitionPrior};
 use slmrec_core::{Dataset, Split};
 
+use super::recipe::Recipe;
 use super::settings::TeacherChoice;
 use super::stage::{STATE_DIR, StageRecord, hash_input};
 use super::{PipelineError, PipelineSettings, Reporter, WorkDir};
 use crate::evaluate::{Comparison, ModelScorer, sample_users, validation_ndcg, validation_ndcg_of};
+use crate::fetch;
 use crate::model::SequentialModel;
 use crate::prior::WithPrior;
 use crate::train::replicas::{Replica, connect};
@@ -157,10 +159,45 @@ pub fn run_all(context: &Context<'_>) -> Result<(Comparison, Vec<StageRecord>), 
     }
     records.extend(distill::run_ce_only(context)?.map(|outcome| outcome.record));
     records.push(distill::run(context)?.record);
+    if context.settings.pretrain.titles.is_some() && context.settings.cold.in_run {
+        let (_, outcomes) = cold::run(context)?;
+        // The titles' vectors are there already.
+        records.extend(outcomes.into_iter().skip(1).map(|outcome| outcome.record));
+    }
     records.push(export::run(context)?.record);
     let (comparison, outcome) = evaluate::run(context)?;
     records.push(outcome.record);
     Ok((comparison, records))
+}
+
+/// [`run_all`] with the settings that fit the data, which are looked at first and written into the
+/// work directory. `changes` are what the person asked for, the data among them.
+///
+/// # Errors
+/// No pretrained model, or the first stage that fails.
+pub fn run_data(
+    context: &Context<'_>,
+    changes: &[(String, toml::Value)],
+) -> Result<(Comparison, Vec<StageRecord>), PipelineError> {
+    prepare::run(context)?;
+    let (dataset, _) = context.dataset()?;
+    let encoder = fetch::cached_folder(fetch::Artifact::MiniLm, &context.cache_dir).is_ok();
+    let recipe = Recipe::of(&dataset, encoder);
+    context.reporter.say(&recipe.to_string());
+    let settings = recipe.settings(changes)?;
+    let path = context.work.chosen_settings();
+    let text = toml::to_string(&settings)
+        .map_err(|e| PipelineError::Settings(format!("settings as TOML: {e}")))?;
+    slmrec_core::atomic::write(&path, text.as_bytes())
+        .map_err(|e| super::stage::io_error(&path, e))?;
+    context.reporter.say(&format!(
+        "all settings: {}, for `--config` of other commands and to change them",
+        path.display()
+    ));
+    let own = context.with(settings, context.work.clone());
+    // Before anything is trained.
+    teach::base_path(&own)?;
+    run_all(&own)
 }
 
 /// Hash of a finished stage's output.

@@ -101,17 +101,16 @@ pub(crate) fn dispatch<W: Work>(work: W) -> W::Output {
     if let Some(kernel) = pulp::x86::V3::try_new() {
         return kernel.vectorize(Vectorized { kernel, work });
     }
+    #[cfg(target_arch = "aarch64")]
+    if let Some(kernel) = pulp::aarch64::Neon::try_new() {
+        return work.run(kernel);
+    }
     work.run(Portable)
 }
 
-/// Plain loops: NEON is part of every aarch64, so the compiler's own vectors are the widest there.
+/// Plain loops.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
-
-impl Portable {
-    /// Whether a multiplication and an addition are one instruction.
-    const FUSED: bool = cfg!(target_arch = "aarch64");
-}
 
 impl Kernel for Portable {
     type Lanes = [f32; LANES];
@@ -137,10 +136,7 @@ impl Kernel for Portable {
     #[inline(always)]
     fn add_product(self, mut sum: [f32; LANES], a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
         for lane in 0..LANES {
-            sum[lane] = match Self::FUSED {
-                true => a[lane].mul_add(b[lane], sum[lane]),
-                false => a[lane] * b[lane] + sum[lane],
-            };
+            sum[lane] += a[lane] * b[lane];
         }
         sum
     }
@@ -148,6 +144,42 @@ impl Kernel for Portable {
     #[inline(always)]
     fn store(self, lanes: [f32; LANES]) -> [f32; LANES] {
         lanes
+    }
+}
+
+/// NEON is part of every aarch64, and the compiler finds its integers by itself.
+#[cfg(target_arch = "aarch64")]
+impl Kernel for pulp::aarch64::Neon {
+    /// The compiler leaves loops over arrays of floats scalar here.
+    type Lanes = [std::arch::aarch64::float32x4_t; 4];
+
+    #[inline(always)]
+    fn integer_dots(self, rows: [&[i8]; ROWS], user: &[i16]) -> [i32; ROWS] {
+        rows.map(|row| integer_dot(row, user))
+    }
+
+    /// Nothing is asked for: what it would gain on ARM was never measured.
+    #[inline(always)]
+    fn read_ahead<T>(self, _place: &T) {}
+
+    #[inline(always)]
+    fn load(self, values: &[f32; LANES]) -> Self::Lanes {
+        pulp::cast(*values)
+    }
+
+    #[inline(always)]
+    fn load_half(self, values: &[f16; LANES]) -> Self::Lanes {
+        pulp::cast(values.map(wide_f16))
+    }
+
+    #[inline(always)]
+    fn add_product(self, sum: Self::Lanes, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+        std::array::from_fn(|i| self.neon.vfmaq_f32(sum[i], a[i], b[i]))
+    }
+
+    #[inline(always)]
+    fn store(self, lanes: Self::Lanes) -> [f32; LANES] {
+        pulp::cast(lanes)
     }
 }
 

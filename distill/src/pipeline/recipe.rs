@@ -1,0 +1,141 @@
+//! Settings for who gives data and nothing else: what docs/recipe.md found best, chosen by what the
+//! data look like. Two kinds of data were measured, so there are two kinds of recipe.
+
+use std::fmt;
+
+use slmrec_core::Dataset;
+
+use super::{PipelineError, PipelineSettings};
+
+/// Median length of a training sequence from which histories count as long: MovieLens-100K has 63,
+/// Amazon's Office 4.
+const LONG: usize = 20;
+/// Share of items with a title from which titles are read.
+const TITLED: f64 = 0.5;
+
+const COMMON: &str = include_str!("recipe/common.toml");
+const LONG_HISTORIES: &str = include_str!("recipe/long.toml");
+const SHORT_HISTORIES: &str = include_str!("recipe/short.toml");
+const WITH_TITLES: &str = include_str!("recipe/titles.toml");
+
+/// What was seen of the data, which decides.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recipe {
+    /// Median length of a training sequence.
+    pub median_length: usize,
+    /// Share of the items that have a title.
+    pub titled: f64,
+    /// Whether the encoder of titles has been fetched.
+    pub encoder: bool,
+}
+
+impl Recipe {
+    /// The recipe for a dataset; `encoder` says whether the encoder of titles is there.
+    #[must_use]
+    pub fn of(dataset: &Dataset, encoder: bool) -> Self {
+        let mut lengths: Vec<usize> = (0..dataset.num_users())
+            .map(|user| dataset.training_sequence(user).len())
+            .collect();
+        lengths.sort_unstable();
+        let has_title = |title: &Option<String>| {
+            title
+                .as_deref()
+                .is_some_and(|title| !title.trim().is_empty())
+        };
+        let items = dataset.vocabulary.items();
+        let titled = items.iter().filter(|item| has_title(&item.title)).count();
+        Self {
+            median_length: lengths.get(lengths.len() / 2).copied().unwrap_or(0),
+            titled: titled as f64 / items.len().max(1) as f64,
+            encoder,
+        }
+    }
+
+    fn reads_titles(&self) -> bool {
+        self.titled >= TITLED && self.encoder
+    }
+
+    /// The settings, changed by what the person asked for.
+    ///
+    /// # Errors
+    /// A change of an unknown setting, or to a value of the wrong kind.
+    pub fn settings(
+        &self,
+        changes: &[(String, toml::Value)],
+    ) -> Result<PipelineSettings, PipelineError> {
+        let histories = match self.median_length >= LONG {
+            true => LONG_HISTORIES,
+            false => SHORT_HISTORIES,
+        };
+        let mut layers = vec![COMMON, histories];
+        if self.reads_titles() {
+            layers.push(WITH_TITLES);
+        }
+        PipelineSettings::of_layers(&layers, changes)
+    }
+}
+
+impl fmt::Display for Recipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.median_length >= LONG {
+            true => "long",
+            false => "short",
+        };
+        write!(
+            f,
+            "recipe for {kind} histories (half of the training sequences have {} items or more)",
+            self.median_length
+        )?;
+        let percent = 100.0 * self.titled;
+        match (self.titled >= TITLED, self.encoder) {
+            (true, true) => write!(f, ", with titles ({percent:.0} % of the items have one)"),
+            (true, false) => write!(
+                f,
+                ", without titles, which {percent:.0} % of the items have\n\
+                 hint: `slmrec-distill fetch minilm` first, and they are used"
+            ),
+            (false, _) => write!(f, ", without titles ({percent:.0} % of the items have one)"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::pipeline::settings::{ItemSource, TeacherChoice};
+
+    fn recipe(median_length: usize, titled: f64, encoder: bool) -> Recipe {
+        Recipe {
+            median_length,
+            titled,
+            encoder,
+        }
+    }
+
+    #[test]
+    fn the_data_decide_and_the_person_wins() {
+        let long = recipe(63, 1.0, false).settings(&[]).expect("settings");
+        assert_eq!((long.teach.layers, long.distill.layers), (8, 4));
+        assert_eq!(long.distill.teacher, TeacherChoice::Blend);
+        assert_eq!(long.pretrain.titles, None);
+        let change = ("distill.layers".to_owned(), toml::Value::from(3));
+        let short = recipe(4, 0.9, true).settings(&[change]).expect("settings");
+        assert_eq!((short.teach.layers, short.distill.layers), (6, 3));
+        assert_eq!(short.pretrain.titles, Some(PathBuf::from("minilm")));
+        assert_eq!(short.teach.item_embeddings, ItemSource::Titles);
+        assert_eq!(
+            short.pretrain.model.hidden_size, 128,
+            "what no recipe names has its default"
+        );
+    }
+
+    #[test]
+    fn what_was_left_out_is_said() {
+        let said = |recipe: Recipe| recipe.to_string();
+        assert!(said(recipe(63, 1.0, false)).contains("hint: `slmrec-distill fetch minilm`"));
+        assert!(said(recipe(4, 0.2, true)).contains("without titles (20 %"));
+        assert!(said(recipe(4, 1.0, true)).contains("with titles (100 %"));
+    }
+}

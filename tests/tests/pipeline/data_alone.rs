@@ -1,0 +1,61 @@
+//! `run` with the data and no settings: what it chooses, says and leaves.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::program;
+
+/// Small enough for a test; the recipe decides the rest.
+const SMALL: [&str; 13] = [
+    "teach.base=base",
+    "pretrain.train.epochs=1",
+    "baselines.models=[]",
+    "teach.layers=2",
+    "teach.train.epochs=1",
+    "blend.more_sasrecs=0",
+    "distill.layers=1",
+    "distill.objective.blocks=1",
+    "distill.train.epochs=1",
+    "distill.ce_only=false",
+    "export.precision=fp32",
+    "export.output=alone.slmrec",
+    "evaluate.bundle=false",
+];
+
+pub(crate) fn is_enough(folder: &Path) {
+    let run = |input: &str| {
+        let mut command = Command::new(program("slmrec-distill"));
+        command
+            .args(["run", input, "--work-dir", "alone"])
+            .args(SMALL.iter().flat_map(|change| ["--set", change]))
+            .current_dir(folder)
+            // Whatever this machine has fetched.
+            .env("SLMREC_CACHE", folder.join("nothing-fetched"));
+        let output = command.output().expect("the program starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{input}: {said}");
+        said
+    };
+    let said = run("ratings.csv");
+    for part in [
+        "recipe for short histories",
+        "hint: `slmrec-distill fetch minilm`",
+        "all settings: alone/pipeline.toml",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(folder.join("alone.slmrec").is_file());
+    let chosen = fs::read_to_string(folder.join("alone/pipeline.toml")).expect("the settings");
+    // The recipe's, the recipe's for short histories, and as asked.
+    for line in ["teacher = \"blend\"", "dropout = 0.5", "layers = 1"] {
+        assert!(chosen.lines().any(|l| l == line), "{line}: {chosen}");
+    }
+    // The same settings from the file that it left.
+    let again = run("alone/pipeline.toml");
+    for stage in [
+        "pretrain", "teach", "blend", "distill", "export", "evaluate",
+    ] {
+        assert!(again.contains(&format!("{stage}: up to date")), "{again}");
+    }
+}

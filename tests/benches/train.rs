@@ -28,8 +28,6 @@ mod models;
 mod products;
 #[path = "train/steps.rs"]
 mod steps;
-#[path = "train/subject.rs"]
-mod subject;
 #[path = "train/worker.rs"]
 mod worker;
 

@@ -14,9 +14,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{process, python, setup, test_android, workspace};
 
-/// Chooses the Python that `bench train` compares with.
+/// Chooses the Python that benches compare with.
 const PYTHON_VARIABLE: &str = "SLMREC_BENCH_PYTHON";
-const PACKAGES: [&str; 3] = ["torch==2.15.0", "transformers==5.23.0", "peft==0.21.2"];
+/// For training and scoring: PyTorch, and the quantizer of the ONNX Runtime that we load.
+const TORCH_PACKAGES: [&str; 5] = [
+    "torch==2.15.0",
+    "transformers==5.23.0",
+    "peft==0.21.2",
+    "onnx==1.23.2",
+    "onnxruntime==1.31.1",
+];
+/// For the catalog: exact search by others.
+const SEARCH_PACKAGES: [&str; 3] = ["numpy==2.4.6", "numkong==7.8.6", "usearch==2.26.6"];
 
 /// The bench that is a test of the Kotlin sources and no program of ours.
 const BORDER: &str = "ffi";
@@ -79,8 +88,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             ])
             .env(setup::DYLIB_VARIABLE, &library)
             .env("ORT_DISABLE_TELEMETRY", "1");
-        if name == "train" {
-            cargo.env(PYTHON_VARIABLE, python()?);
+        if let Some(python) = python(&name)? {
+            cargo.env(PYTHON_VARIABLE, python);
         }
         eprintln!("bench {name}");
         rows.extend(
@@ -94,13 +103,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// A Python with PyTorch, transformers and peft: the one that the environment names, or a private
-/// one that is made here.
-fn python() -> Result<PathBuf> {
-    match env::var_os(PYTHON_VARIABLE) {
-        Some(chosen) => Ok(chosen.into()),
-        None => python::environment("bench-python", &PACKAGES),
-    }
+/// A Python with what the bench compares with: the one that the environment names, or a private
+/// one that is made here. `None` for benches that need none.
+fn python(bench: &str) -> Result<Option<PathBuf>> {
+    let (name, packages): (_, &[&str]) = match bench {
+        "train" | "score" | "batch" => ("bench-python", &TORCH_PACKAGES),
+        "catalog" => ("search-python", &SEARCH_PACKAGES),
+        _ => return Ok(None),
+    };
+    Ok(Some(match env::var_os(PYTHON_VARIABLE) {
+        Some(chosen) => chosen.into(),
+        None => python::environment(name, packages)?,
+    }))
 }
 
 fn all_names(folder: &Path) -> Result<Vec<String>> {

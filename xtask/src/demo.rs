@@ -28,7 +28,8 @@ pub(crate) struct Arguments {
     quick: bool,
 }
 
-const PIPELINE: &str = "demo.toml";
+const DATA: &str = "ml-100k";
+const BASE: &str = "smollm2-135m";
 const HISTORY: &str = "examples/history.json";
 /// What `--quick` changes in the pipeline.
 const QUICK: &[&str] = &[
@@ -56,12 +57,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Ok(command)
     };
     let mut costs = Vec::new();
-    for name in ["ml-100k", "smollm2-135m"] {
+    for name in [DATA, BASE] {
         let mut fetch = program("slmrec-distill")?;
         costs.push(step(fetch.args(["fetch", name]))?);
     }
     let mut stages = program("slmrec-distill")?;
-    stages.args(["run", PIPELINE, "--work-dir"]).arg(&work_dir);
+    stages.args(["run", DATA, "--work-dir"]).arg(&work_dir);
     if arguments.quick {
         stages.args(QUICK.iter().flat_map(|change| ["--set", change]));
         stages

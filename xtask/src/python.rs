@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 
 use crate::{process, workspace};
 
-/// The Python of the environment `.slmrec/NAME` with `packages`; made anew unless it has just these.
+/// The Python of the environment `.slmrec/NAME` with `packages`; made anew unless it has just these,
+/// or some of these, to which the others are added.
 ///
 /// # Errors
 /// No python3 with venv, no network, or a package that pip does not find.
@@ -16,13 +17,19 @@ pub(crate) fn environment(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let folder = workspace::root().join(".slmrec").join(name);
     let python = folder.join("bin/python");
     let wanted = packages.join("\n");
-    if installed(&folder).as_deref() != Some(&wanted) {
+    let there = installed(&folder);
+    if there.as_deref() != Some(&wanted) {
         eprintln!("{name}: installing {} with pip", packages.join(", "));
-        process::run(
-            Command::new("python3")
-                .args(["-m", "venv", "--clear"])
-                .arg(&folder),
-        )?;
+        let list = list_of(&folder);
+        if there.is_some_and(|there| can_grow(&there, packages)) {
+            fs::remove_file(&list).with_context(|| list.display().to_string())?;
+        } else {
+            process::run(
+                Command::new("python3")
+                    .args(["-m", "venv", "--clear"])
+                    .arg(&folder),
+            )?;
+        }
         process::run(
             Command::new(&python)
                 .args(["-m", "pip", "install", "--quiet"])
@@ -36,7 +43,6 @@ pub(crate) fn environment(name: &str, packages: &[&str]) -> Result<PathBuf> {
                  (PIP_INDEX_URL)"
             )
         })?;
-        let list = list_of(&folder);
         fs::write(&list, wanted).with_context(|| list.display().to_string())?;
     }
     Ok(python)
@@ -47,6 +53,11 @@ fn list_of(folder: &Path) -> PathBuf {
     folder.join("packages.txt")
 }
 
+/// Whether only additions are missing.
+fn can_grow(installed: &str, wanted: &[&str]) -> bool {
+    installed.lines().all(|package| wanted.contains(&package))
+}
+
 fn installed(folder: &Path) -> Option<String> {
     fs::read_to_string(list_of(folder)).ok()
 }
@@ -54,6 +65,13 @@ fn installed(folder: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_additions_are_added() {
+        assert!(can_grow("a==1\nb==2", &["a==1", "b==2", "c==3"]));
+        assert!(!can_grow("a==1\nb==2", &["a==2", "b==2", "c==3"]));
+        assert!(!can_grow("a==1\nb==2", &["a==1"]));
+    }
 
     #[test]
     fn an_environment_that_was_cut_short_is_not_taken() {

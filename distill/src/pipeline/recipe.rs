@@ -51,8 +51,13 @@ impl Recipe {
         }
     }
 
-    fn reads_titles(&self) -> bool {
-        self.titled >= TITLED && self.encoder
+    fn has_long_histories(&self) -> bool {
+        self.median_length >= LONG
+    }
+
+    /// Beside long histories titles were worth nothing (MovieLens-100K), beside short ones a lot.
+    fn wants_titles(&self) -> bool {
+        !self.has_long_histories() && self.titled >= TITLED
     }
 
     /// The settings, changed by what the person asked for.
@@ -63,12 +68,12 @@ impl Recipe {
         &self,
         changes: &[(String, toml::Value)],
     ) -> Result<PipelineSettings, PipelineError> {
-        let histories = match self.median_length >= LONG {
+        let histories = match self.has_long_histories() {
             true => LONG_HISTORIES,
             false => SHORT_HISTORIES,
         };
         let mut layers = vec![COMMON, histories];
-        if self.reads_titles() {
+        if self.wants_titles() && self.encoder {
             layers.push(WITH_TITLES);
         }
         PipelineSettings::of_layers(&layers, changes)
@@ -77,24 +82,24 @@ impl Recipe {
 
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.median_length >= LONG {
+        let kind = match self.has_long_histories() {
             true => "long",
             false => "short",
         };
+        let (length, percent) = (self.median_length, 100.0 * self.titled);
         write!(
             f,
-            "recipe for {kind} histories (half of the training sequences have {} items or more)",
-            self.median_length
+            "recipe for {kind} histories (half of the training sequences have {length} items or \
+             more), {percent:.0} % of the items have a title: "
         )?;
-        let percent = 100.0 * self.titled;
-        match (self.titled >= TITLED, self.encoder) {
-            (true, true) => write!(f, ", with titles ({percent:.0} % of the items have one)"),
+        match (self.wants_titles(), self.encoder) {
+            (true, true) => write!(f, "titles are used"),
             (true, false) => write!(
                 f,
-                ", without titles, which {percent:.0} % of the items have\n\
-                 hint: `slmrec-distill fetch minilm` first, and they are used"
+                "titles are not used\n\
+                 hint: `slmrec-distill fetch minilm` first, and they are"
             ),
-            (false, _) => write!(f, ", without titles ({percent:.0} % of the items have one)"),
+            (false, _) => write!(f, "titles are not used, which is best for such data"),
         }
     }
 }
@@ -134,8 +139,10 @@ mod tests {
     #[test]
     fn what_was_left_out_is_said() {
         let said = |recipe: Recipe| recipe.to_string();
-        assert!(said(recipe(63, 1.0, false)).contains("hint: `slmrec-distill fetch minilm`"));
-        assert!(said(recipe(4, 0.2, true)).contains("without titles (20 %"));
-        assert!(said(recipe(4, 1.0, true)).contains("with titles (100 %"));
+        assert!(said(recipe(4, 1.0, false)).contains("hint: `slmrec-distill fetch minilm`"));
+        assert!(said(recipe(4, 1.0, true)).ends_with("a title: titles are used"));
+        for without in [recipe(4, 0.2, true), recipe(63, 1.0, true)] {
+            assert!(said(without).contains("titles are not used, which"));
+        }
     }
 }

@@ -15,11 +15,11 @@ use slmrec_distill::train::teacher_cache::{
     BATCH_ITEMS, CacheLayout, CacheSpec, CachedTeacher, Filler, TeacherCache,
 };
 use slmrec_distill::train::{Targets, TrainError, TrainingBatch, TrainingData};
+use slmrec_tests::bench::process::serve;
 
 use super::models::{
     HIDDEN, HISTORY, ITEM_DIM, ITEMS, PROMPT, Stepper, item, language_model, lora, prompted_model,
 };
-use super::worker::serve;
 
 const TEACHER_LAYERS: usize = 24;
 const STUDENT_LAYERS: usize = 4;

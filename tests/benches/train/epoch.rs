@@ -7,8 +7,8 @@ use std::path::Path;
 use slmrec_distill::train::TrainingData;
 use slmrec_tests::bench::{Row, Samples};
 
-use super::subject::{Cost, Subject};
 use super::{distiller, python, worker};
+use slmrec_tests::bench::process::{Cost, Process};
 
 const PASSES: usize = 3;
 /// Largest share of the plain PyTorch loop's time that all savings together may take.
@@ -38,7 +38,7 @@ const LAST: [&str; 2] = ["last", "last-everywhere"];
 /// A subject and its costs, epoch by epoch.
 struct Runner {
     name: &'static str,
-    subject: Subject,
+    subject: Process,
     epochs: Vec<Vec<Cost>>,
 }
 
@@ -62,7 +62,7 @@ pub(super) fn rows() -> Result<Vec<Row>, Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let mut fill = Runner {
         name: "fill",
-        subject: Subject::start("fill", worker::command()?.arg("fill"), 1)?,
+        subject: Process::start("fill", worker::command()?.arg("fill"), 1)?,
         epochs: Vec::new(),
     };
     let cache = folder.path().join("states");
@@ -80,13 +80,13 @@ fn start(cache: &Path) -> Result<Vec<Runner>, Box<dyn Error>> {
         command.args(["distill", name]).arg(cache);
         runners.push(Runner {
             name,
-            subject: Subject::start(name, &mut command, 1)?,
+            subject: Process::start(name, &mut command, 1)?,
             epochs: Vec::new(),
         });
     }
     runners.push(Runner {
         name: TORCH,
-        subject: Subject::start(TORCH, python()?.args(["eager", "distill"]), 1)?,
+        subject: Process::start(TORCH, python()?.args(["eager", "distill"]), 1)?,
         epochs: Vec::new(),
     });
     Ok(runners)

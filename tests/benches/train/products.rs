@@ -9,12 +9,12 @@ use candle_core::{DType, Device, Tensor};
 use slmrec_distill::model::parameters::normal;
 use slmrec_distill::train::CrossEntropy;
 use slmrec_tests::bench::Row;
+use slmrec_tests::bench::process::{Cost, Process, cpu, serve};
 
 use super::models::{
     HIDDEN, HISTORY, ITEM_DIM, ITEMS, KEY_VALUE, MLP, RANK, Stepper, language_model, lora,
 };
-use super::subject::{Cost, Subject, cpu};
-use super::worker::{full_histories, serve};
+use super::worker::full_histories;
 use super::{python, worker};
 
 const TITLE: &str = "products of the 4-layer student's step";
@@ -25,8 +25,7 @@ const WARM_UP: usize = 2;
 const ROUNDS: usize = 9;
 /// Sizes of square matrices, one of which has the fastest product.
 const PEAKS: [usize; 3] = [512, 1024, 1536];
-/// Operations of one measurement of a square product, at least: CPU time comes in steps of some
-/// milliseconds.
+/// Operations of one measurement of a square product, at least.
 const PEAK_FLOP: f64 = 8e9;
 /// Rows and candidates that the loss over the catalog multiplies at a time.
 const LOSS_ROWS: usize = 200;
@@ -216,7 +215,7 @@ fn repeats(size: usize) -> usize {
 pub(super) fn rows() -> Result<Vec<Row>, Box<dyn Error>> {
     super::say(TITLE);
     check_against_torch()?;
-    let mut subject = Subject::start("products", worker::command()?.arg("products"), 1)?;
+    let mut subject = Process::start("products", worker::command()?.arg("products"), 1)?;
     let names = GROUPS.iter().map(|(_, name)| (*name).to_owned());
     let lines: Vec<String> = (["step".to_owned()].into_iter())
         .chain(names)

@@ -4,8 +4,8 @@ use std::error::Error;
 
 use slmrec_tests::bench::Row;
 
-use super::subject::{Cost, Subject, cpu, wall};
 use super::{python, worker};
+use slmrec_tests::bench::process::{Cost, Process, cpu, wall};
 
 /// Steps of one case, and the goals against eager PyTorch.
 struct Case {
@@ -54,7 +54,7 @@ const TWO_THREADS: f64 = 1.0 / 1.7;
 
 /// A subject and what its counted steps took.
 struct Runner {
-    subject: Subject,
+    subject: Process,
     costs: Vec<Cost>,
 }
 
@@ -72,10 +72,10 @@ pub(super) fn rows(wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Row>, Box<dyn Er
 
 /// Runs the subjects of a case in turns.
 fn measure(case: &Case, what: &str, threads: usize) -> Result<Vec<Row>, Box<dyn Error>> {
-    let ours = |threads| Subject::start("ours", worker::command()?.arg(case.name), threads);
+    let ours = |threads| Process::start("ours", worker::command()?.arg(case.name), threads);
     let torch = |mode| {
         let mut command = python()?;
-        Subject::start(mode, command.args([mode, case.name]), threads)
+        Process::start(mode, command.args([mode, case.name]), threads)
     };
     let mut subjects = vec![ours(threads)?, torch("eager")?, torch("compile")?];
     if threads > 1 {

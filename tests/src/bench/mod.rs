@@ -3,9 +3,13 @@
 //! A bench is a program without the test harness that prints [`to_json`] of its rows on stdout and
 //! nothing else there; `cargo xtask bench` runs it and shows the rows.
 
-use std::time::Instant;
-
 use serde::Serialize;
+
+pub mod clock;
+pub mod machine;
+pub mod process;
+
+use clock::cpu_ms;
 
 /// What was measured, beside what it is compared with.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -119,8 +123,12 @@ impl Samples {
 /// Something to time.
 pub type Subject<'a, E> = &'a mut dyn FnMut() -> Result<(), E>;
 
+/// Something that tells its own time.
+pub type Timed<'a, E> = Box<dyn FnMut() -> Result<f64, E> + 'a>;
+
 /// Times each subject once a round, so that whatever disturbs the machine disturbs all of them;
-/// the first `warm_up` rounds are not counted. Milliseconds, in the order of the subjects.
+/// the first `warm_up` rounds are not counted. CPU milliseconds of this process, in the order of
+/// the subjects.
 ///
 /// # Errors
 /// The first error of a subject.
@@ -129,13 +137,34 @@ pub fn interleaved<E>(
     rounds: usize,
     subjects: &mut [Subject<'_, E>],
 ) -> Result<Vec<Samples>, E> {
+    let timed = subjects.iter_mut().map(|subject| timed(&mut **subject));
+    in_turns(warm_up, rounds, &mut timed.collect::<Vec<_>>())
+}
+
+/// A subject with the CPU milliseconds of this process.
+pub fn timed<'a, E>(mut subject: impl FnMut() -> Result<(), E> + 'a) -> Timed<'a, E> {
+    Box::new(move || {
+        let start = cpu_ms();
+        subject()?;
+        Ok(cpu_ms() - start)
+    })
+}
+
+/// [`interleaved`] for subjects that tell their own time, such as those of other processes.
+///
+/// # Errors
+/// The first error of a subject.
+pub fn in_turns<E>(
+    warm_up: usize,
+    rounds: usize,
+    subjects: &mut [Timed<'_, E>],
+) -> Result<Vec<Samples>, E> {
     let mut times = vec![Vec::with_capacity(rounds); subjects.len()];
     for round in 0..warm_up + rounds {
         for (subject, times) in subjects.iter_mut().zip(&mut times) {
-            let start = Instant::now();
-            subject()?;
+            let time = subject()?;
             if round >= warm_up {
-                times.push(start.elapsed().as_secs_f64() * 1e3);
+                times.push(time);
             }
         }
     }

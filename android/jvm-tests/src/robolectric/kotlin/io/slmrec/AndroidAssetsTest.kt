@@ -3,7 +3,6 @@ package io.slmrec
 import android.content.Context
 import android.content.ContextWrapper
 import android.content.res.AssetManager
-import android.system.Os
 import java.io.File
 import java.util.zip.ZipEntry
 import java.util.zip.ZipOutputStream
@@ -58,7 +57,6 @@ class AndroidAssetsTest {
         val again = Recommender.open(app, "films.slmrec", options).use { it.recommend(history(1), 5) }
         assertEquals(first.items, again.items)
         assertEquals(listOf(copy to written), copies.walk().filter { it.isFile }.map { it to it.lastModified() }.toList())
-        assertEquals("1", Os.getenv("ORT_DISABLE_TELEMETRY"))
     }
 
     @Test

@@ -8,7 +8,7 @@ use slmrec_core::Dataset;
 use super::{PipelineError, PipelineSettings};
 
 /// Median length of a training sequence from which histories count as long: MovieLens-100K has 63,
-/// Amazon's Office 4.
+/// Amazon's Office 3.
 const LONG: usize = 20;
 /// Share of items with a title from which titles are read.
 const TITLED: f64 = 0.5;

@@ -79,7 +79,15 @@ fn dispatch(cli: &Cli) -> anyhow::Result<()> {
     let mut changes = inherited(cli)?;
     changes.extend(changes::Changes::of(&cli.common, &cli.command)?);
     let file = match &cli.command {
-        Command::Run(run) => run.settings().or(cli.common.config.as_deref()),
+        Command::Run(run) => match (run.settings(), cli.common.config.as_deref()) {
+            (Some(given), Some(config)) => anyhow::bail!(
+                "run: expected one file of settings, found {} and --config {}\n\
+                 hint: leave one of them out",
+                given.display(),
+                config.display()
+            ),
+            (given, config) => given.or(config),
+        },
         _ => cli.common.config.as_deref(),
     };
     let settings = PipelineSettings::load(file, &changes)?;

@@ -99,7 +99,11 @@ impl fmt::Display for Recipe {
                 "titles are not used\n\
                  hint: `slmrec-distill fetch minilm` first, and they are"
             ),
-            (false, _) => write!(f, "titles are not used, which is best for such data"),
+            (false, _) if self.titled >= TITLED => write!(
+                f,
+                "titles are not used, which gained nothing where histories were long"
+            ),
+            (false, _) => write!(f, "too few for titles to be used"),
         }
     }
 }
@@ -141,8 +145,7 @@ mod tests {
         let said = |recipe: Recipe| recipe.to_string();
         assert!(said(recipe(4, 1.0, false)).contains("hint: `slmrec-distill fetch minilm`"));
         assert!(said(recipe(4, 1.0, true)).ends_with("a title: titles are used"));
-        for without in [recipe(4, 0.2, true), recipe(63, 1.0, true)] {
-            assert!(said(without).contains("titles are not used, which"));
-        }
+        assert!(said(recipe(4, 0.2, true)).ends_with("too few for titles to be used"));
+        assert!(said(recipe(63, 1.0, true)).contains("titles are not used, which gained nothing"));
     }
 }

@@ -51,6 +51,14 @@ pub(crate) fn is_enough(folder: &Path) {
     for line in ["teacher = \"blend\"", "dropout = 0.5", "layers = 1"] {
         assert!(chosen.lines().any(|l| l == line), "{line}: {chosen}");
     }
+    // Settings that were edited are not lost.
+    let edited = format!("{chosen}# mine\n");
+    fs::write(folder.join("alone/pipeline.toml"), &edited).expect("edited");
+    assert!(run("ratings.csv").contains("other settings were there"));
+    let kept = fs::read_to_string(folder.join("alone/pipeline.toml.before"));
+    assert_eq!(kept.expect("the edited ones"), edited);
+    assert!(!run("ratings.csv").contains("other settings were there"));
+    two_files_of_settings_are_refused(folder);
     // The same settings from the file that it left.
     let again = run("alone/pipeline.toml");
     for stage in [
@@ -58,4 +66,12 @@ pub(crate) fn is_enough(folder: &Path) {
     ] {
         assert!(again.contains(&format!("{stage}: up to date")), "{again}");
     }
+}
+
+fn two_files_of_settings_are_refused(folder: &Path) {
+    let both = ["run", "pipeline.toml", "--config", "alone/pipeline.toml"];
+    let refused = crate::support::run("slmrec-distill", folder, &both);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("expected one file of settings"), "{said}");
 }

@@ -181,13 +181,18 @@ pub fn run_data(
 ) -> Result<(Comparison, Vec<StageRecord>), PipelineError> {
     prepare::run(context)?;
     let (dataset, _) = context.dataset()?;
-    let encoder = fetch::cached_folder(fetch::Artifact::MiniLm, &context.cache_dir).is_ok();
+    let encoder = match fetch::cached_folder(fetch::Artifact::MiniLm, &context.cache_dir) {
+        Ok(_) => true,
+        Err(fetch::FetchError::NotFetched { .. }) => false,
+        Err(damaged) => return Err(damaged.into()),
+    };
     let recipe = Recipe::of(&dataset, encoder);
     context.reporter.say(&recipe.to_string());
     let settings = recipe.settings(changes)?;
     let path = context.work.chosen_settings();
     let text = toml::to_string(&settings)
         .map_err(|e| PipelineError::Settings(format!("settings as TOML: {e}")))?;
+    keep_edited(context, &path, &text)?;
     slmrec_core::atomic::write(&path, text.as_bytes())
         .map_err(|e| super::stage::io_error(&path, e))?;
     context.reporter.say(&format!(
@@ -198,6 +203,21 @@ pub fn run_data(
     // Before anything is trained.
     teach::base_path(&own)?;
     run_all(&own)
+}
+
+/// Moves settings aside that are not those about to be written: a person may have edited them.
+fn keep_edited(context: &Context<'_>, path: &Path, text: &str) -> Result<(), PipelineError> {
+    match std::fs::read(path) {
+        Ok(there) if there != text.as_bytes() => {
+            let kept = path.with_extension("toml.before");
+            std::fs::rename(path, &kept).map_err(|e| super::stage::io_error(path, e))?;
+            let line = format!("other settings were there, now {}", kept.display());
+            context.reporter.say(&line);
+            Ok(())
+        }
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(super::stage::io_error(path, e)),
+        _ => Ok(()),
+    }
 }
 
 /// Hash of a finished stage's output.

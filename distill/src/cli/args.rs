@@ -359,7 +359,8 @@ impl Run {
     /// The settings file, where it is one.
     #[must_use]
     pub fn settings(&self) -> Option<&Path> {
-        let is_toml = self.input.extension().is_some_and(|name| name == "toml");
+        let extension = self.input.extension();
+        let is_toml = extension.is_some_and(|name| name.eq_ignore_ascii_case("toml"));
         is_toml.then_some(&self.input)
     }
 }

@@ -1,8 +1,6 @@
 //! Settings for who gives data and nothing else: what docs/recipe.md found best, chosen by what the
 //! data look like. Two kinds of data were measured, so there are two kinds of recipe.
 
-use std::fmt;
-
 use slmrec_core::Dataset;
 
 use super::{PipelineError, PipelineSettings};
@@ -78,33 +76,32 @@ impl Recipe {
         }
         PipelineSettings::of_layers(&layers, changes)
     }
-}
 
-impl fmt::Display for Recipe {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// What was chosen and why, for the person; `settings` are those of [`Self::settings`].
+    #[must_use]
+    pub fn explain(&self, settings: &PipelineSettings) -> String {
         let kind = match self.has_long_histories() {
             true => "long",
             false => "short",
         };
         let (length, percent) = (self.median_length, 100.0 * self.titled);
-        write!(
-            f,
-            "recipe for {kind} histories (half of the training sequences have {length} items or \
-             more), {percent:.0} % of the items have a title: "
-        )?;
-        match (self.wants_titles(), self.encoder) {
-            (true, true) => write!(f, "titles are used"),
-            (true, false) => write!(
-                f,
-                "titles are not used\n\
-                 hint: `slmrec-distill fetch minilm` first, and they are"
-            ),
-            (false, _) if self.titled >= TITLED => write!(
-                f,
+        let own = self.wants_titles() && self.encoder;
+        let titles = match (settings.pretrain.titles.is_some(), self.wants_titles()) {
+            (true, _) if own => "titles are used",
+            (true, _) => "titles are used, as the settings given by hand ask",
+            (false, _) if own => "titles are not used, as the settings given by hand ask",
+            (false, true) => {
+                "titles are not used\nhint: `slmrec-distill fetch minilm` first, and they are"
+            }
+            (false, false) if self.titled >= TITLED => {
                 "titles are not used, which gained nothing where histories were long"
-            ),
-            (false, _) => write!(f, "too few for titles to be used"),
-        }
+            }
+            (false, false) => "too few for titles to be used",
+        };
+        format!(
+            "recipe for {kind} histories (half of the training sequences have {length} items or \
+             more), {percent:.0} % of the items have a title: {titles}"
+        )
     }
 }
 
@@ -142,10 +139,17 @@ mod tests {
 
     #[test]
     fn what_was_left_out_is_said() {
-        let said = |recipe: Recipe| recipe.to_string();
+        let said = |recipe: Recipe| recipe.explain(&recipe.settings(&[]).expect("settings"));
         assert!(said(recipe(4, 1.0, false)).contains("hint: `slmrec-distill fetch minilm`"));
         assert!(said(recipe(4, 1.0, true)).ends_with("a title: titles are used"));
         assert!(said(recipe(4, 0.2, true)).ends_with("too few for titles to be used"));
         assert!(said(recipe(63, 1.0, true)).contains("titles are not used, which gained nothing"));
+        let long = recipe(63, 1.0, true);
+        let change = ("pretrain.titles".to_owned(), toml::Value::from("minilm"));
+        let settings = long.settings(&[change]).expect("settings");
+        assert!(
+            long.explain(&settings)
+                .ends_with("titles are used, as the settings given by hand ask")
+        );
     }
 }

@@ -187,8 +187,8 @@ pub fn run_data(
         Err(damaged) => return Err(damaged.into()),
     };
     let recipe = Recipe::of(&dataset, encoder);
-    context.reporter.say(&recipe.to_string());
     let settings = recipe.settings(changes)?;
+    context.reporter.say(&recipe.explain(&settings));
     let path = context.work.chosen_settings();
     let text = toml::to_string(&settings)
         .map_err(|e| PipelineError::Settings(format!("settings as TOML: {e}")))?;

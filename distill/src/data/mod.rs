@@ -200,6 +200,7 @@ fn dataset(
     let items = items.map(|(number, id)| Item {
         id: id.into(),
         title: titles.remove(&number),
+        categories: Vec::new(),
     });
     let vocabulary = ItemVocabulary::new(items.collect()).map_err(|e| DataError::Vocabulary {
         path: source.to_owned(),

@@ -79,7 +79,7 @@ pub fn items(path: &Path, settings: &PrepareSettings) -> Result<Vec<Item>, DataE
         let place = *places.entry(id.to_owned()).or_insert(next);
         if place == next {
             let id = id.to_owned();
-            items.push(Item { id, title: None });
+            items.push(Item::new(id));
         }
         let item = &mut items[place];
         if item.title.is_none() {

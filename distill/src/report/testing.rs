@@ -56,8 +56,8 @@ pub(super) fn dataset() -> Dataset {
         _ => format!("Film {row}, é"),
     };
     let item = |row| Item {
-        id: format!("i{row}"),
         title: Some(title(row)),
+        ..Item::new(format!("i{row}"))
     };
     let mut offsets = vec![0];
     let mut items = Vec::new();

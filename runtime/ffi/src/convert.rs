@@ -62,6 +62,7 @@ impl TryFrom<Filter> for runtime::FilterOptions {
             include_seen: filter.include_seen,
             block: filter.block,
             allow: filter.allow,
+            ..Self::default()
         })
     }
 }

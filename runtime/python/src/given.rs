@@ -66,6 +66,7 @@ pub(crate) fn filter(
         include_seen,
         block: ids(block, "block")?,
         allow: allow.map(|allow| ids(allow, "allow")).transpose()?,
+        ..FilterOptions::default()
     })
 }
 

@@ -24,7 +24,8 @@ pub(crate) struct GraphBuilder {
     graph: GraphProto,
 }
 
-/// An axis of an input or output.
+/// An axis of a value.
+#[derive(Clone, Copy)]
 pub(crate) enum Axis<'a> {
     Fixed(usize),
     Free(&'a str),
@@ -128,6 +129,11 @@ impl GraphBuilder {
     /// Declares an f32 output of the graph.
     pub(crate) fn output(&mut self, name: &str, axes: &[Axis<'_>]) {
         self.graph.output.push(float_value(name, axes));
+    }
+
+    /// States the shape of an f32 value between nodes, for engines to plan memory by.
+    pub(crate) fn shape(&mut self, name: &str, axes: &[Axis<'_>]) {
+        self.graph.value_info.push(float_value(name, axes));
     }
 
     /// The finished file.

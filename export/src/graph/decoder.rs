@@ -3,6 +3,10 @@
 //! Shapes are written for one history: T positions run (S items and R suffix tokens, in the plain
 //! form also the P prefix tokens), C positions are given by their keys and values (folded: the P
 //! prefix tokens and what else an earlier run has left, plain: 0).
+//!
+//! Where a shape cannot be followed from the inputs' (behind a slice to a computed length, or a
+//! `-1`), it is stated. ONNX Runtime compares every buffer that it plans with all that are free; of
+//! unknown sizes none is ever reused, and opening a graph takes three times as long.
 
 use ndarray::{Array1, Array2, Array3, Axis as NdAxis};
 use slmrec_core::certificate::Quantization;
@@ -15,8 +19,16 @@ use crate::error::ExportError;
 use crate::model::{Layer, Model};
 use crate::reference;
 
+mod attention;
+
+use attention::Attention;
+
 /// Added to scores of positions that may not be seen: the softmax makes an exact zero of it.
 const MASKED: f32 = -1e9;
+/// The length of the history, S.
+const HISTORY: Axis<'static> = Axis::Free("history");
+/// All positions, C + T.
+const ALL: Axis<'static> = Axis::Free("all");
 /// An end that every slice is clipped to.
 const TO_THE_END: i64 = i64::MAX;
 
@@ -66,6 +78,8 @@ struct Shared {
     sin: String,
     /// `[T, C + T]`, added to attention scores.
     mask: String,
+    /// T.
+    positions: Axis<'static>,
 }
 
 /// What a layer keeps of earlier positions.
@@ -90,7 +104,7 @@ struct Normed {
 impl Decoder<'_> {
     fn encoder(&mut self) -> Result<(), ExportError> {
         let dim = self.model.recommender.item_dim;
-        let axes = [Axis::Fixed(1), Axis::Free("history"), Axis::Fixed(dim)];
+        let axes = [Axis::Fixed(1), HISTORY, Axis::Fixed(dim)];
         self.b.input(INPUT, &axes);
         self.b.output(OUTPUT, &[Axis::Fixed(1), Axis::Fixed(dim)]);
 
@@ -106,7 +120,8 @@ impl Decoder<'_> {
             x = self.layer(index, layer, &x, &shared, past.get(index), only_read)?;
         }
         let normed = self.norm("norm", &x, &self.model.norm);
-        let read = self.last_row("norm.read", &normed.value); // [1, H]
+        let hidden = self.model.config.hidden_size;
+        let read = self.last_row("norm.read", &normed.value, hidden); // [1, H]
         let weight = Weight::new(OUTPUT, &self.model.user_projection);
         let weight = fold(weight, normed.gain.as_ref());
         self.linears.apply_small(&mut self.b, &read, &weight)?;
@@ -137,7 +152,10 @@ impl Decoder<'_> {
         }
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let axis = vec![int("axis", 0)];
-        Ok(self.b.node_with("Concat", "embed.sequence", &parts, axis))
+        let sequence = self.b.node_with("Concat", "embed.sequence", &parts, axis);
+        let shape = [self.positions(), Axis::Fixed(model.config.hidden_size)];
+        self.b.shape(&sequence, &shape);
+        Ok(sequence)
     }
 
     /// The keys and values of earlier positions, by layer: inputs whose defaults are those of the
@@ -145,20 +163,19 @@ impl Decoder<'_> {
     fn past(&mut self) -> Vec<Past> {
         let kv = self.model.config.kv_heads();
         let head_dim = self.model.config.head_size();
-        let axes = |positions: &'static str| {
+        let axes = |positions| {
             let (kv, head_dim) = (Axis::Fixed(kv), Axis::Fixed(head_dim));
-            [kv, Axis::Fixed(1), Axis::Free(positions), head_dim]
+            [kv, Axis::Fixed(1), positions, head_dim]
         };
         let prefix = reference::prefix_key_values(self.model);
         let layers = prefix.iter().enumerate().map(|(layer, prefix)| {
             let mut declare = |part: &str, values: &Array3<f32>| {
                 let shape = [kv, 1, values.len_of(NdAxis(1)), head_dim];
                 let present = present_name(layer, part);
-                self.b.output(&present, &axes("all"));
+                self.b.output(&present, &axes(ALL));
                 let name = past_name(layer, part);
-                let past = self
-                    .b
-                    .input_with_default(&name, &axes("past"), &shape, values);
+                let past_axes = axes(Axis::Free("past"));
+                let past = self.b.input_with_default(&name, &past_axes, &shape, values);
                 Kept { past, present }
             };
             Past {
@@ -206,10 +223,34 @@ impl Decoder<'_> {
             self.b.node("Slice", name, &[from, start, &total, axis])
         };
         let rows = cut("mask.rows", &mask, &before, &zero);
-        Shared {
+        let shared = Shared {
             cos: cut("rotary.cos", &cos, &before, &zero),
             sin: cut("rotary.sin", &sin, &before, &zero),
             mask: cut("mask", &rows, &zero, &columns),
+            positions: self.positions(),
+        };
+        let positions = shared.positions;
+        for table in [&shared.cos, &shared.sin] {
+            self.b.shape(table, &[positions, Axis::Fixed(head_dim)]);
+        }
+        let seen = match past {
+            Some(_) => ALL,
+            None => positions,
+        };
+        self.b.shape(&rows, &[positions, Axis::Fixed(all)]);
+        self.b.shape(&shared.mask, &[positions, seen]);
+        shared
+    }
+
+    /// T: the history alone, or with prompt tokens.
+    fn positions(&self) -> Axis<'static> {
+        let prompt = match self.form {
+            Form::Folded => 0,
+            Form::Plain => self.model.prefix_len(),
+        } + self.model.suffix_len();
+        match prompt {
+            0 => HISTORY,
+            _ => Axis::Free("positions"),
         }
     }
 
@@ -241,7 +282,7 @@ impl Decoder<'_> {
         };
         let attended = self.attention(&attention, &normed)?;
         let residual = match only_read {
-            true => self.last_row(&name("residual"), x),
+            true => self.last_row(&name("residual"), x, self.model.config.hidden_size),
             false => x.to_owned(),
         };
         let x = self
@@ -302,80 +343,6 @@ impl Decoder<'_> {
         self.linears.apply_down(&mut self.b, &inner, &down)
     }
 
-    fn attention(&mut self, a: &Attention<'_>, x: &Normed) -> Result<String, ExportError> {
-        let (kv, head_dim) = (self.model.config.kv_heads(), self.model.config.head_size());
-        let heads = self.model.config.num_attention_heads;
-        let group = heads / kv;
-        let name = |part: &str| format!("{}.{part}", a.scope);
-        // Query heads stand in groups that share one key/value head: [kv, group, T, head_dim].
-        let queries = self.queries(a, x, [kv, group, head_dim])?;
-        let keys = self.project(&name("k_proj"), &a.layer.k_proj, x)?;
-        let keys = self.heads(&name("keys"), &keys, [kv, 1, head_dim]);
-        let keys = self.rotate(&name("keys"), &keys, &a.shared.cos, &a.shared.sin);
-        let values = self.project(&name("v_proj"), &a.layer.v_proj, x)?;
-        let values = self.heads(&name("values"), &values, [kv, 1, head_dim]);
-        let keys = self.behind_past(&keys, a.past.map(|past| &past.keys));
-        let values = self.behind_past(&values, a.past.map(|past| &past.values));
-
-        let swap = vec![ints("perm", &[0, 1, 3, 2])];
-        let keys = self
-            .b
-            .node_with("Transpose", &name("keys_t"), &[&keys], swap);
-        let mut scores = self.b.node("MatMul", &name("scores"), &[&queries, &keys]);
-        if self.form == Form::Plain {
-            let scale = [1.0 / (head_dim as f32).sqrt()];
-            let scale = self.b.floats(&name("scale"), &[1], &scale);
-            scores = self.b.node("Mul", &name("scaled"), &[&scores, &scale]);
-        }
-        if !a.only_read {
-            scores = self
-                .b
-                .node("Add", &name("masked"), &[&scores, &a.shared.mask]);
-        }
-        let over_keys = vec![int("axis", -1)];
-        let weights = self
-            .b
-            .node_with("Softmax", &name("weights"), &[&scores], over_keys);
-        let mixed = self.b.node("MatMul", &name("mixed"), &[&weights, &values]);
-        let back = vec![ints("perm", &[2, 0, 1, 3])]; // [T, kv, group, head_dim]
-        let mixed = self
-            .b
-            .node_with("Transpose", &name("mixed_t"), &[&mixed], back);
-        let flat = self
-            .b
-            .integers(&name("flat_shape"), &[-1, (heads * head_dim) as i64]);
-        let mixed = self.b.node("Reshape", &name("merged"), &[&mixed, &flat]);
-        let weight = Weight::new(&name("o_proj"), &a.layer.o_proj);
-        self.linears.apply_uneven(&mut self.b, &mixed, &weight)
-    }
-
-    /// Rotated queries `[kv, group, T or 1, head_dim]`.
-    fn queries(
-        &mut self,
-        a: &Attention<'_>,
-        x: &Normed,
-        shape: [usize; 3],
-    ) -> Result<String, ExportError> {
-        let name = |part: &str| format!("{}.{part}", a.scope);
-        let mut weight = fold(
-            Weight::new(&name("q_proj"), &a.layer.q_proj),
-            x.gain.as_ref(),
-        );
-        if self.form == Form::Folded {
-            weight = weight.scale(1.0 / (shape[2] as f32).sqrt());
-        }
-        let (mut input, mut cos, mut sin) =
-            (x.value.clone(), a.shared.cos.clone(), a.shared.sin.clone());
-        if a.only_read {
-            input = self.last_row(&name("read"), &input);
-            cos = self.last_row(&name("read_cos"), &cos);
-            sin = self.last_row(&name("read_sin"), &sin);
-        }
-        let queries = self.linears.apply(&mut self.b, &input, &weight)?;
-        let queries = self.heads(&name("queries"), &queries, shape);
-        Ok(self.rotate(&name("queries"), &queries, &cos, &sin))
-    }
-
     fn project(
         &mut self,
         name: &str,
@@ -386,63 +353,15 @@ impl Decoder<'_> {
         self.linears.apply(&mut self.b, &x.value, &weight)
     }
 
-    /// `[T, kv * group * head_dim]` to `[kv, group, T, head_dim]`.
-    fn heads(&mut self, name: &str, x: &str, shape: [usize; 3]) -> String {
-        let [kv, group, head_dim] = shape.map(|n| n as i64);
-        let split = self
-            .b
-            .integers(&format!("{name}.shape"), &[-1, kv, group, head_dim]);
-        let x = self
-            .b
-            .node("Reshape", &format!("{name}.split"), &[x, &split]);
-        let perm = vec![ints("perm", &[1, 2, 0, 3])];
-        self.b
-            .node_with("Transpose", &format!("{name}.heads"), &[&x], perm)
-    }
-
-    /// `x * cos + swap_halves(x) * sin`, with the sign of the rotation in `sin`.
-    fn rotate(&mut self, name: &str, x: &str, cos: &str, sin: &str) -> String {
-        let part = |part: &str| format!("{name}.{part}");
-        let half = (self.model.config.head_size() / 2) as i64;
-        let sizes = self.b.integers(&part("halves"), &[half, half]);
-        let (first, second) = (part("first"), part("second"));
-        let axis = || vec![int("axis", -1)];
-        let outputs = [first.as_str(), second.as_str()];
-        self.b
-            .node_outputs("Split", &part("halve"), &[x, &sizes], axis(), &outputs);
-        let swapped = self
-            .b
-            .node_with("Concat", &part("swapped"), &[&second, &first], axis());
-        let straight = self.b.node("Mul", &part("by_cos"), &[x, cos]);
-        let crossed = self.b.node("Mul", &part("by_sin"), &[&swapped, sin]);
-        self.b.node("Add", &part("rotated"), &[&straight, &crossed])
-    }
-
-    /// Puts what is kept of earlier positions before `[kv, 1, T, head_dim]`.
-    fn behind_past(&mut self, x: &str, kept: Option<&Kept>) -> String {
-        let Some(Kept { past, present }) = kept else {
-            return x.to_owned();
-        };
-        let axis = vec![int("axis", 2)];
-        self.b.node_with("Concat", present, &[past, x], axis)
-    }
-
     /// The last row of `[T, n]`, as `[1, n]`.
-    fn last_row(&mut self, name: &str, x: &str) -> String {
+    fn last_row(&mut self, name: &str, x: &str, n: usize) -> String {
         let start = self.b.integers(&format!("{name}.start"), &[-1]);
         let end = self.b.integers(&format!("{name}.end"), &[TO_THE_END]);
         let axis = self.b.integers(&format!("{name}.axis"), &[0]);
-        self.b.node("Slice", name, &[x, &start, &end, &axis])
+        let row = self.b.node("Slice", name, &[x, &start, &end, &axis]);
+        self.b.shape(&row, &[Axis::Fixed(1), Axis::Fixed(n)]);
+        row
     }
-}
-
-/// What one layer's attention is made of.
-struct Attention<'a> {
-    scope: String,
-    layer: &'a Layer,
-    shared: &'a Shared,
-    past: Option<&'a Past>,
-    only_read: bool,
 }
 
 fn fold(weight: Weight, gain: Option<&Array1<f32>>) -> Weight {

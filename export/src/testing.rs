@@ -183,13 +183,20 @@ impl TinyCheckpoint {
     }
 }
 
-/// Thirty items and twelve users with three to fourteen interactions.
+/// Thirty items and twelve users with three to fourteen interactions. Items in rows that two or
+/// three divides have the category `even` or `third`.
 #[must_use]
 pub fn tiny_dataset() -> Dataset {
     const ITEMS: u32 = 30;
+    let categories = |row: u32| {
+        let named = [(2, "even"), (3, "third")].into_iter();
+        let named = named.filter(move |(divisor, _)| row.is_multiple_of(*divisor));
+        named.map(|(_, name)| name.to_owned()).collect()
+    };
     let items = (1..=ITEMS).map(|row| Item {
         id: format!("item-{row}"),
         title: Some(format!("The item in row {row}")),
+        categories: categories(row),
     });
     let mut sequences = Vec::new();
     let mut offsets = vec![0];

@@ -92,6 +92,11 @@ pub struct FilterOptions {
     pub block: Vec<String>,
     /// When given, only these ids are recommended.
     pub allow: Option<Vec<String>>,
+    /// When given, only items of at least one of these categories are recommended. Names are
+    /// compared exactly, without the white space around them.
+    pub categories: Option<Vec<String>>,
+    /// Items of one of these categories are never recommended.
+    pub block_categories: Vec<String>,
 }
 
 /// Where ONNX Runtime is looked for: a library that was named, or else candidate places.

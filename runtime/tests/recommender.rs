@@ -21,6 +21,8 @@ use slmrec_runtime::{
     Encoder, EngineInfo, FilterOptions, OpenOptions, Provider, Recommender, RuntimeError,
 };
 
+#[path = "recommender/categories.rs"]
+mod categories;
 #[path = "recommender/packs.rs"]
 mod packs;
 #[path = "recommender/providers.rs"]
@@ -127,16 +129,28 @@ fn samples() -> Samples {
 
 fn write_bundle(path: &Path, manifest: Manifest, samples: &Samples) {
     let items = IDS.map(|id| Item {
-        id: id.into(),
         title: (id != "e").then(|| format!("Title of {id}")),
+        ..Item::new(id)
     });
+    let popular = br#"["c","e","a"]"#.to_vec();
+    write_items(path, &items, &EMBEDDINGS, manifest, samples, popular);
+}
+
+fn write_items(
+    path: &Path,
+    items: &[Item],
+    rows: &[[f32; 2]],
+    manifest: Manifest,
+    samples: &Samples,
+    popularity: Vec<u8>,
+) {
     let vocabulary = ItemVocabulary::new(items.to_vec()).expect("valid");
-    let table = ItemTable::from_f32(EMBEDDINGS.as_flattened(), 2, RowType::F32).expect("valid");
+    let table = ItemTable::from_f32(rows.as_flattened(), 2, RowType::F32).expect("valid");
     let mut writer = BundleWriter::new();
     writer.add("vocabulary.json", vocabulary.to_json().expect("json"));
     writer.add("items.bin", table.to_bytes());
     writer.add("samples.json", serde_json::to_vec(samples).expect("json"));
-    writer.add("popularity.json", br#"["c","e","a"]"#.to_vec());
+    writer.add("popularity.json", popularity);
     writer.add("encoder.onnx", vec![1, 2, 3]);
     if manifest.prior.is_some() {
         writer.add(PRIOR_MEMBER, prior(2, 3.0).to_bytes().expect("bytes"));
@@ -184,6 +198,10 @@ fn open(
     let dir = tempfile::tempdir().expect("temporary folder");
     let path = dir.path().join("b.slmrec");
     write_bundle(&path, manifest, samples);
+    with_mean(&path, answer)
+}
+
+fn with_mean(path: &Path, answer: Answer) -> Result<Recommender, RuntimeError> {
     let info = EngineInfo {
         name: "mean".into(),
         version: "1".into(),
@@ -194,7 +212,7 @@ fn open(
         incremental: false,
         notice: None,
     };
-    let bundle = Bundle::open(&path).expect("opens");
+    let bundle = Bundle::open(path).expect("opens");
     Recommender::with_encoder(bundle, Box::new(Mean { info, answer }))
 }
 

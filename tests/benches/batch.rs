@@ -182,10 +182,7 @@ fn open(bundle: &Path) -> Result<Recommender, RuntimeError> {
 }
 
 fn catalog(items: u32) -> Result<Dataset, Box<dyn Error>> {
-    let item = |row: u32| Item {
-        id: row.to_string(),
-        title: None,
-    };
+    let item = |row: u32| Item::new(row.to_string());
     let users: u32 = 20;
     let sequences = (0..users).flat_map(|u| (0..60).map(move |i| 1 + (u * 79 + i * 31) % items));
     Ok(Dataset {

@@ -243,7 +243,8 @@ fn gives_a_teacher_its_items(folder: &Path) {
 fn adds_items_to_a_bundle(folder: &Path) {
     said(folder, &["distill"]);
     said(folder, &["export", "--fp32"]);
-    let new = "movieId,title,genres\nnew1,A new film,Drama\nm1,Film 1,Drama\nnew2,,Drama\n";
+    let new =
+        "movieId,title,genres\nnew1,A new film,Drama|Brand-new\nm1,Film 1,Drama\nnew2,,Drama\n";
     fs::write(folder.join("new.csv"), new).expect("new items");
     let add = ["items", "add", "new.csv", "--bundle", "student.slmrec"];
     let add = [&add[..], &["-o", "new.delta", "--titles", "encoder"]].concat();
@@ -275,6 +276,20 @@ fn adds_items_to_a_bundle(folder: &Path) {
     let after = list(r#"["m1", "m2"]"#, &["--pack", "new.delta"]);
     assert_eq!((before.len(), after.len()), (58, 59));
     assert!(after.contains(&new) && !before.contains(&new));
+    // It has its categories, one of them new to the bundle.
+    let packed = |name| ["--pack", "new.delta", "--category", name];
+    assert_eq!(
+        list(r#"["m1", "m2"]"#, &packed("Brand-new")),
+        vec![new.clone()]
+    );
+    // Film 4 is the one of which the file of items says nothing.
+    let titled: Vec<String> = (after.iter().filter(|row| !row.starts_with("\"m4\"")))
+        .cloned()
+        .collect();
+    assert_eq!(titled.len(), 58);
+    assert_eq!(list(r#"["m1", "m2"]"#, &packed("Drama")), titled);
+    let unknown = ["--category", "Brand-new"];
+    assert!(list(r#"["m1", "m2"]"#, &unknown).is_empty());
     // It is read in a history, too; without the pack nobody knows it.
     assert_eq!(list(r#"["new1"]"#, &["--pack", "new.delta"]).len(), 60);
     let unknown = run("slmrec-run", folder, &["history.json"]);

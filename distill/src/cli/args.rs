@@ -132,6 +132,7 @@ pub enum Command {
     slmrec-distill prepare ratings.csv\n  \
     slmrec-distill prepare log.tsv --user-column who --item-column what --time-column when --items items.csv\n  \
     slmrec-distill prepare ratings.csv --min-rating 3 --k-core 5\n  \
+    slmrec-distill prepare log.csv --items items.csv --categories-column tags --set prepare.read.category_separator=,\n  \
     slmrec-distill prepare ml-100k        # after `slmrec-distill fetch ml-100k`")]
 pub struct Prepare {
     /// CSV, TSV, MovieLens, RecBole, JSON lines, Parquet, or one user a line; or a fetched name
@@ -148,9 +149,12 @@ pub struct Prepare {
     /// Column of the rating
     #[arg(long, value_name = "NAME")]
     pub rating_column: Option<String>,
-    /// File with item titles
+    /// File with item titles and categories
     #[arg(long, value_name = "FILE")]
     pub items: Option<PathBuf>,
+    /// Column of the categories in the file of items; the empty name leaves them out
+    #[arg(long, value_name = "NAME")]
+    pub categories_column: Option<String>,
     /// Drop interactions rated lower
     #[arg(long, value_name = "RATING")]
     pub min_rating: Option<f64>,

@@ -82,6 +82,8 @@ impl Changes {
         self.text("prepare.read.time_column", args.time_column.as_deref());
         self.text("prepare.read.rating_column", args.rating_column.as_deref());
         self.path("prepare.read.items", args.items.as_deref());
+        let categories = args.categories_column.as_deref();
+        self.text("prepare.read.items_categories_column", categories);
         self.float("prepare.read.min_rating", args.min_rating);
         self.integer("prepare.read.k_core", args.k_core);
         self.text("prepare.read.format", args.format.as_deref());
@@ -284,7 +286,7 @@ mod tests {
     fn every_flag_names_a_setting_that_exists() {
         for line in [
             "x prepare f --user-column u --item-column i --time-column t --rating-column r --items f \
-             --min-rating 3 --k-core 5 --format csv --skip-bad-lines",
+             --categories-column c --min-rating 3 --k-core 5 --format csv --skip-bad-lines",
             "x pretrain --epochs 1 --learning-rate 0.1 --seed 1 --device cpu --work-dir w",
             "x teach --base b --layers 8 --layer-choice interval --readout item --max-history 9 \
              --epochs 1 --learning-rate 0.1",

@@ -38,7 +38,7 @@ pub enum ItemsCommand {
     The file is read as `prepare --items` reads one; its settings apply ([prepare.read]). Items that \
     the bundle has already are left out.")]
 pub struct AddItems {
-    /// File of ids and titles
+    /// File of ids and titles, with categories where it has them
     pub items: PathBuf,
     /// The bundle; it is not changed
     #[arg(long, value_name = "FILE")]

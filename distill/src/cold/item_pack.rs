@@ -116,7 +116,7 @@ impl Catalog {
         &self.bundle
     }
 
-    /// Reads a file of ids and titles and leaves out what the catalog has already.
+    /// Reads a file of ids, titles and categories and leaves out what the catalog has already.
     ///
     /// # Errors
     /// A file that cannot be read as one of items, or nothing new in it.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::categories::GENRE_FLAGS;
 use super::layout::{Layout, Purpose, Request};
 use super::{DataError, Format, PrepareSettings};
 
@@ -42,6 +43,12 @@ pub(super) const TITLE: Role = Role {
     setting: "title_column",
     guesses: &["item_title", "movie_title"],
 };
+/// As for a title: plain categories may be those of the interaction.
+pub(super) const CATEGORIES: Role = Role {
+    name: "categories",
+    setting: "categories_column",
+    guesses: &["item_genres", "item_categories", "item_category"],
+};
 const ITEMS_ITEM: Role = Role {
     setting: "items_item_column",
     guesses: &["item", "item_id", "movie_id", "parent_asin", "asin", "id"],
@@ -52,6 +59,16 @@ const ITEMS_TITLE: Role = Role {
     setting: "items_title_column",
     guesses: &["title", "name", "movie_title", "item_title", "item_name"],
 };
+const ITEMS_CATEGORIES: Role = Role {
+    setting: "items_categories_column",
+    guesses: &["genres", "genre", "categories", "category"],
+    ..CATEGORIES
+};
+/// In RecBole's form of MovieLens-100K genres are called a class.
+const RECBOLE_CATEGORIES: Role = Role {
+    guesses: &["genres", "genre", "class"],
+    ..ITEMS_CATEGORIES
+};
 
 /// Column numbers (from 0) of a file of interactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +78,7 @@ pub(super) struct InteractionColumns {
     pub(super) time: Option<usize>,
     pub(super) rating: Option<usize>,
     pub(super) title: Option<usize>,
+    pub(super) categories: Option<usize>,
 }
 
 impl InteractionColumns {
@@ -89,6 +107,12 @@ impl InteractionColumns {
             time: optional(TIME, &settings.time_column)?,
             rating,
             title: optional(TITLE, &settings.title_column)?,
+            categories: categories(
+                path,
+                layout,
+                CATEGORIES,
+                settings.categories_column.as_deref(),
+            )?,
         })
     }
 
@@ -98,6 +122,7 @@ impl InteractionColumns {
             (TIME.setting, settings.time_column.is_some()),
             (RATING.setting, settings.rating_column.is_some()),
             (TITLE.setting, settings.title_column.is_some()),
+            (CATEGORIES.setting, settings.categories_column.is_some()),
             ("min_rating", settings.min_rating.is_some()),
             (ITEM.setting, settings.item_column.is_some()),
         ];
@@ -113,6 +138,7 @@ impl InteractionColumns {
                 time: None,
                 rating: None,
                 title: None,
+                categories: None,
             }),
         }
     }
@@ -124,6 +150,7 @@ impl InteractionColumns {
             (TIME, self.time),
             (RATING, self.rating),
             (TITLE, self.title),
+            (CATEGORIES, self.categories),
         ];
         let name = |(role, at): (Role, Option<usize>)| {
             at.map(|at| (role.name.to_owned(), layout.columns[at].clone()))
@@ -135,7 +162,8 @@ impl InteractionColumns {
             .collect()
     }
 
-    /// The columns to read: user, item, then those of time, rating and title that are there.
+    /// The columns to read: user, item, then those of time, rating, title and categories that are
+    /// there.
     pub(super) fn wanted(&self) -> Vec<usize> {
         [
             Some(self.user),
@@ -143,6 +171,7 @@ impl InteractionColumns {
             self.time,
             self.rating,
             self.title,
+            self.categories,
         ]
         .into_iter()
         .flatten()
@@ -150,18 +179,88 @@ impl InteractionColumns {
     }
 }
 
-/// Column numbers of item and title in a file of items.
-pub(super) fn resolve_items(
-    path: &Path,
-    layout: &Layout,
-    settings: &PrepareSettings,
-) -> Result<[usize; 2], DataError> {
-    let item = settings.items_item_column.as_deref();
-    let title = settings.items_title_column.as_deref();
-    Ok([
-        required(path, layout, ITEMS_ITEM, item)?,
-        required(path, layout, ITEMS_TITLE, title)?,
-    ])
+/// Column numbers in a file of items.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ItemColumns {
+    pub(super) item: usize,
+    pub(super) title: usize,
+    pub(super) categories: CategoryColumns,
+}
+
+/// Where a file of items has categories.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum CategoryColumns {
+    Nowhere,
+    /// All of an item in one cell.
+    Cell(usize),
+    /// [`GENRE_FLAGS`], beginning here.
+    Flags(usize),
+}
+
+impl ItemColumns {
+    pub(super) fn resolve(
+        path: &Path,
+        layout: &Layout,
+        settings: &PrepareSettings,
+    ) -> Result<Self, DataError> {
+        let item = settings.items_item_column.as_deref();
+        let title = settings.items_title_column.as_deref();
+        let asked = settings.items_categories_column.as_deref();
+        let role = match layout.format {
+            Format::RecBole => RECBOLE_CATEGORIES,
+            _ => ITEMS_CATEGORIES,
+        };
+        Ok(Self {
+            item: required(path, layout, ITEMS_ITEM, item)?,
+            title: required(path, layout, ITEMS_TITLE, title)?,
+            categories: match categories(path, layout, role, asked)? {
+                Some(at) => CategoryColumns::Cell(at),
+                None => match flags(layout) {
+                    Some(first) if asked.is_none() => CategoryColumns::Flags(first),
+                    _ => CategoryColumns::Nowhere,
+                },
+            },
+        })
+    }
+
+    /// The columns to read: item, title, then those of the categories.
+    pub(super) fn wanted(&self) -> Vec<usize> {
+        let categories = match self.categories {
+            CategoryColumns::Nowhere => 0..0,
+            CategoryColumns::Cell(at) => at..at + 1,
+            CategoryColumns::Flags(first) => first..first + GENRE_FLAGS.len(),
+        };
+        [self.item, self.title]
+            .into_iter()
+            .chain(categories)
+            .collect()
+    }
+
+    /// The name of the column of each meaning.
+    pub(super) fn named(&self, layout: &Layout) -> BTreeMap<String, String> {
+        let name = |at: usize| layout.columns[at].clone();
+        let mut named = BTreeMap::from([
+            (ITEM.name.to_owned(), name(self.item)),
+            (TITLE.name.to_owned(), name(self.title)),
+        ]);
+        let categories = match self.categories {
+            CategoryColumns::Nowhere => return named,
+            CategoryColumns::Cell(at) => name(at),
+            CategoryColumns::Flags(first) => {
+                let last = first + GENRE_FLAGS.len() - 1;
+                format!("{} to {}", name(first), name(last))
+            }
+        };
+        named.insert(CATEGORIES.name.to_owned(), categories);
+        named
+    }
+}
+
+/// Where the flags of `u.item` begin.
+fn flags(layout: &Layout) -> Option<usize> {
+    let first = layout.columns.len().checked_sub(GENRE_FLAGS.len())?;
+    let is_u_item = layout.format == Format::MovieLens && layout.columns[first..] == GENRE_FLAGS;
+    is_u_item.then_some(first)
 }
 
 impl<'s> Request<'s> {
@@ -183,6 +282,19 @@ impl<'s> Request<'s> {
             user_column: None,
             item_column: settings.items_item_column.as_deref(),
         }
+    }
+}
+
+/// As [`find`], and an empty name means that there are none.
+fn categories(
+    path: &Path,
+    layout: &Layout,
+    role: Role,
+    asked: Option<&str>,
+) -> Result<Option<usize>, DataError> {
+    match asked {
+        Some("") => Ok(None),
+        asked => find(path, layout, role, asked),
     }
 }
 

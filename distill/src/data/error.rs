@@ -58,7 +58,7 @@ pub enum DataError {
     MissingColumn {
         /// The file.
         path: PathBuf,
-        /// `user`, `item`, `time`, `rating` or `title`.
+        /// `user`, `item`, `time`, `rating`, `title` or `categories`.
         role: &'static str,
         /// The names looked for.
         tried: Vec<String>,

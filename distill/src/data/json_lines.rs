@@ -76,6 +76,8 @@ enum JsonCell<'l> {
     Integer(i64),
     Large(u64),
     Float(f64),
+    /// A list of texts.
+    List(Vec<Cow<'l, str>>),
     Other(&'static str),
 }
 
@@ -87,6 +89,7 @@ impl JsonCell<'_> {
             Self::Integer(number) => Cell::Integer(*number),
             Self::Large(number) => Cell::Large(*number),
             Self::Float(number) => Cell::Float(*number),
+            Self::List(texts) => Cell::List(texts.iter().map(AsRef::as_ref).collect()),
             Self::Other(what) => Cell::Other(what),
         }
     }
@@ -208,8 +211,21 @@ impl<'de> Visitor<'de> for Value {
     }
 
     fn visit_seq<S: de::SeqAccess<'de>>(self, mut list: S) -> Result<Self::Value, S::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(JsonCell::Other("a list"))
+        let mut texts = Vec::new();
+        let mut others = false;
+        while let Some(element) = list.next_element_seed(Value)? {
+            match element {
+                JsonCell::Text(text) => texts.push(text),
+                JsonCell::Missing => {}
+                // A product's ways through a tree of categories are lists in a list.
+                JsonCell::List(inner) => texts.extend(inner),
+                _ => others = true,
+            }
+        }
+        Ok(match others {
+            true => JsonCell::Other("a list of more than texts"),
+            false => JsonCell::List(texts),
+        })
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {

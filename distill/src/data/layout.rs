@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
+use super::categories::GENRE_FLAGS;
 use super::error::{excerpt, io_error};
 use super::{DataError, Format, delimited, json_lines, parquet, sequence_lines};
 
@@ -254,25 +255,34 @@ fn movielens(path: &Path, probe: &Probe, request: &Request<'_>) -> Result<Layout
     } else {
         Separator::Byte(b'\t')
     };
-    let known: &[&str] = match request.purpose {
-        Purpose::Interactions => &["user_id", "item_id", "rating", "timestamp"],
-        Purpose::Items => &["item_id", "title"],
+    let (needed, known): (usize, &[&str]) = match (request.purpose, separator) {
+        (Purpose::Interactions, _) => (4, &["user_id", "item_id", "rating", "timestamp"]),
+        (Purpose::Items, Separator::DoubleColon) => (2, &["item_id", "title", "genres"]),
+        (Purpose::Items, _) => (2, &["item_id", "title"]),
     };
     let width = separator.split(line).count();
-    if width < known.len() {
+    if width < needed {
         return Err(format_error(
             path,
-            format!("{} separated by {}", known.join(", "), separator.name()),
+            format!(
+                "{} separated by {}",
+                known[..needed].join(", "),
+                separator.name()
+            ),
             format!("{width} fields in the first line: {}", excerpt(line)),
             "name another format",
         ));
     }
-    let column = |at: usize| {
-        known
-            .get(at)
-            .map_or_else(|| (at + 1).to_string(), |&c| c.into())
-    };
-    let columns = (0..width).map(column).collect();
+    let known = &known[..known.len().min(width)];
+    let mut columns = positions(width);
+    for (column, name) in columns.iter_mut().zip(known) {
+        *column = (*name).to_owned();
+    }
+    if separator == Separator::Byte(b'|') && width == 5 + GENRE_FLAGS.len() {
+        for (column, genre) in columns[5..].iter_mut().zip(GENRE_FLAGS) {
+            *column = genre.to_owned();
+        }
+    }
     let mut layout = Layout::separated(Format::MovieLens, separator, false, columns);
     layout.note = Some(format!(
         "read as MovieLens' own form without a header: {} separated by {}",

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use super::categories::Splitter;
 use super::columns::InteractionColumns;
 use super::error::Fault;
 use super::layout::Layout;
@@ -45,6 +46,25 @@ impl Interner {
     }
 }
 
+/// What is said about an item beyond its id.
+#[derive(Debug, Default)]
+pub(super) struct About {
+    pub(super) title: Option<String>,
+    pub(super) categories: Vec<String>,
+}
+
+impl About {
+    /// Takes what is not known yet: the first title counts, and the first categories.
+    pub(super) fn learn(&mut self, title: Option<&str>, categories: Vec<String>) {
+        if self.title.is_none() {
+            self.title = title.map(str::to_owned);
+        }
+        if self.categories.is_empty() {
+            self.categories = categories;
+        }
+    }
+}
+
 /// All interactions kept while reading.
 #[derive(Debug, Default)]
 pub(super) struct Log {
@@ -58,8 +78,8 @@ pub(super) struct Log {
     pub(super) time: Vec<i64>,
     /// Billionths of each time; empty unless one has them.
     pub(super) billionths: Vec<u32>,
-    /// Titles by item number, where the source has them.
-    pub(super) titles: HashMap<u32, String>,
+    /// What is said about items, by their number, where the source says something.
+    pub(super) about: HashMap<u32, About>,
     pub(super) below_min_rating: u64,
     pub(super) bad_lines: BadLines,
 }
@@ -70,6 +90,7 @@ pub(super) struct Collector<'s> {
     layout: &'s Layout,
     columns: InteractionColumns,
     settings: &'s PrepareSettings,
+    splitter: Splitter,
     kinds: Kinds,
     pub(super) log: Log,
 }
@@ -106,6 +127,7 @@ impl<'s> Collector<'s> {
             layout,
             columns,
             settings,
+            splitter: Splitter::new(layout, settings),
             kinds: Kinds::default(),
             log: Log::default(),
         }
@@ -164,6 +186,13 @@ impl<'s> Collector<'s> {
             (Some(column), Some(cell)) => cell.title().map_err(fault(column))?,
             _ => None,
         };
+        let categories = match (
+            self.columns.categories,
+            self.columns.categories.and_then(|_| optional.next()),
+        ) {
+            (Some(column), Some(cell)) => self.splitter.read(cell).map_err(fault(column))?,
+            _ => Vec::new(),
+        };
 
         self.same_kind(USER, self.columns.user, user_kind, line)?;
         self.same_kind(ITEM, self.columns.item, item_kind, line)?;
@@ -176,8 +205,11 @@ impl<'s> Collector<'s> {
             self.log.below_min_rating += 1;
             return Ok(());
         }
-        self.push(user, item, time.map(|(time, _)| time), title)
-            .map_err(Refusal::Fatal)
+        let item = (self.push(user, item, time.map(|(time, _)| time))).map_err(Refusal::Fatal)?;
+        if title.is_some() || !categories.is_empty() {
+            (self.log.about.entry(item).or_default()).learn(title, categories);
+        }
+        Ok(())
     }
 
     fn same_kind(
@@ -201,13 +233,8 @@ impl<'s> Collector<'s> {
         }))
     }
 
-    fn push(
-        &mut self,
-        user: &str,
-        item: &str,
-        time: Option<Time>,
-        title: Option<&str>,
-    ) -> Result<(), DataError> {
+    /// Adds an interaction; the number of its item.
+    fn push(&mut self, user: &str, item: &str, time: Option<Time>) -> Result<u32, DataError> {
         let log = &mut self.log;
         let too_many = |what| DataError::TooMany {
             path: self.path.to_owned(),
@@ -230,9 +257,6 @@ impl<'s> Collector<'s> {
         }
         log.user.push(user);
         log.item.push(item);
-        if let Some(title) = title {
-            log.titles.entry(item).or_insert_with(|| title.to_owned());
-        }
-        Ok(())
+        Ok(item)
     }
 }

@@ -3,17 +3,19 @@
 //! Follow a file: `layout` (what form is it, what are its columns called) → `columns` (which means
 //! what) → `rows` with a reader for each form (`delimited`, `json_lines`, `parquet`,
 //! `sequence_lines`) → `log` (interactions as small numbers, in file order) → `grouped` (by user
-//! and time; repeats and k-core) → [`Dataset`]. `titles` adds what a file of items says, and
-//! [`PrepareReport`] tells what was dropped and why.
+//! and time; repeats and k-core) → [`Dataset`]. `item_file` adds what a file of items says
+//! (`categories`: how a cell names them), and [`PrepareReport`] tells what was dropped and why.
 //!
 //! Order: by time; what ties stays in the order of the file, and without times the file's order is
 //! the order in time. Users and items are numbered by first occurrence in the file, so that the
 //! same file and settings always give the same dataset.
 
+mod categories;
 mod columns;
 mod delimited;
 mod error;
 mod grouped;
+mod item_file;
 mod json_lines;
 mod layout;
 mod lines;
@@ -26,7 +28,6 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod time;
-mod titles;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -34,18 +35,18 @@ use std::path::Path;
 use slmrec_core::{Dataset, Item, ItemIndex, ItemVocabulary, hash};
 
 pub use error::{DataError, Fault};
+pub use item_file::items;
 pub use report::{
     BadLines, Counts, DuplicateReport, FileReport, KCoreRound, LengthQuantiles, PrepareReport,
     Ties, TimeSpan,
 };
 pub use settings::{Duplicates, Format, PrepareSettings};
-pub use titles::items;
 
 use columns::InteractionColumns;
 use error::io_error;
 use grouped::Grouped;
 use layout::{Layout, Request};
-use log::{Collector, Log};
+use log::{About, Collector, Log};
 use rows::{Progress, ReadStats};
 
 /// Reads interactions and makes a dataset of them; nothing is written.
@@ -65,8 +66,8 @@ pub fn prepare(
     let columns = InteractionColumns::resolve(source, &layout, settings)?;
     let (mut log, stats) = read_log(source, &layout, columns, settings, progress)?;
     let source_report = file_report(source, &layout, stats, columns.named(&layout))?;
-    let mut titles = std::mem::take(&mut log.titles);
-    let items_report = read_titles(source, &layout, settings, &log, &mut titles)?;
+    let mut about = std::mem::take(&mut log.about);
+    let items_report = read_items(source, &layout, settings, &log, &mut about)?;
 
     let num_items = log.items.len();
     let mut grouped = Grouped::from_log(&mut log);
@@ -100,13 +101,18 @@ pub fn prepare(
         kept: Counts::default(),
         users_for_training_only: grouped.shorter_than(3),
         items_without_title: 0,
+        items_with_category: 0,
+        categories: 0,
         lengths: grouped.lengths(),
         ties: grouped.ties(),
         times: TimeSpan::of(&grouped.times),
     };
-    let mut dataset = dataset(source, settings, grouped, log, titles)?;
+    let mut dataset = dataset(source, settings, grouped, log, about)?;
     let untitled = |item: &&Item| item.title.is_none();
     report.items_without_title = dataset.vocabulary.items().iter().filter(untitled).count() as u64;
+    let categories = dataset.vocabulary.categories();
+    report.items_with_category = categories.items_with_any() as u64;
+    report.categories = categories.len() as u64;
     report.kept = Counts {
         users: dataset.num_users() as u64,
         items: dataset.num_items() as u64,
@@ -150,22 +156,27 @@ fn read_log(
     })
 }
 
-fn read_titles(
+fn read_items(
     source: &Path,
     layout: &Layout,
     settings: &PrepareSettings,
     log: &Log,
-    titles: &mut HashMap<u32, String>,
+    about: &mut HashMap<u32, About>,
 ) -> Result<Option<FileReport>, DataError> {
     let beside = || match settings.find_items && settings.title_column.is_none() {
-        true => titles::beside(source, layout),
+        true => item_file::beside(source, layout),
         false => None,
     };
     let Some(path) = settings.items.clone().or_else(beside) else {
         return Ok(None);
     };
-    let found = titles::read(&path, settings, &log.items)?;
-    titles.extend(found.by_item);
+    let found = item_file::read(&path, settings, &log.items)?;
+    for (item, mut said) in found.by_item {
+        // What the source says of an item is for what its file of items leaves open.
+        let before = about.remove(&item).unwrap_or_default();
+        said.learn(before.title.as_deref(), before.categories);
+        about.insert(item, said);
+    }
     let mut report = file_report(&path, &found.layout, found.stats, found.columns)?;
     if settings.items.is_none() {
         report.notes.push("found beside the source".into());
@@ -186,7 +197,7 @@ fn dataset(
     settings: &PrepareSettings,
     grouped: Grouped,
     log: Log,
-    mut titles: HashMap<u32, String>,
+    mut about: HashMap<u32, About>,
 ) -> Result<Dataset, DataError> {
     let mut rows = vec![ItemIndex::PADDING; log.items.len()];
     for &item in &grouped.items {
@@ -197,9 +208,14 @@ fn dataset(
     }
     let kept = |(number, _): &(u32, Box<str>)| rows[*number as usize] != ItemIndex::PADDING;
     let items = (0u32..).zip(log.items.into_ids()).filter(kept);
-    let items = items.map(|(number, id)| Item {
-        id: id.into(),
-        title: titles.remove(&number),
+    let items = items.map(|(number, id)| {
+        let About { title, categories } = about.remove(&number).unwrap_or_default();
+        let id = id.into();
+        Item {
+            id,
+            title,
+            categories,
+        }
     });
     let vocabulary = ItemVocabulary::new(items.collect()).map_err(|e| DataError::Vocabulary {
         path: source.to_owned(),

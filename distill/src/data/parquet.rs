@@ -6,7 +6,7 @@ use std::path::Path;
 use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, RecordBatch, types};
+use arrow_array::{Array, ArrayRef, GenericListArray, OffsetSizeTrait, RecordBatch, types};
 use arrow_schema::{DataType, TimeUnit};
 
 use super::error::io_error;
@@ -112,7 +112,7 @@ fn wanted_columns<'b>(
         Column::new(array).ok_or_else(|| {
             format_error(
                 path,
-                format!("text, numbers or timestamps in the column {name:?}"),
+                format!("text, lists of text, numbers or timestamps in the column {name:?}"),
                 array.data_type().to_string(),
                 "write the column as one of these",
             )
@@ -160,9 +160,24 @@ impl<'b> Column<'b> {
                 Cell::Instant(time::from_parts(i64::from(days) * 86_400, 1))
             }),
             DataType::Timestamp(unit, _) => Self::timestamps(array, *unit),
+            DataType::List(_) => Self::lists(array.as_list::<i32>())?,
+            DataType::LargeList(_) => Self::lists(array.as_list::<i64>())?,
             _ => return None,
         };
         Some(Self { array, value })
+    }
+
+    /// Lists of texts.
+    fn lists<O: OffsetSizeTrait>(
+        lists: &'b GenericListArray<O>,
+    ) -> Option<Box<dyn Fn(usize) -> Cell<'b> + 'b>> {
+        let texts = lists.values().as_string_opt::<i32>()?;
+        let offsets = lists.value_offsets();
+        Some(Box::new(move |row| {
+            let within = offsets[row].as_usize()..offsets[row + 1].as_usize();
+            let present = within.filter(|&at| !texts.is_null(at));
+            Cell::List(present.map(|at| texts.value(at)).collect())
+        }))
     }
 
     fn timestamps(array: &'b ArrayRef, unit: TimeUnit) -> Box<dyn Fn(usize) -> Cell<'b> + 'b> {

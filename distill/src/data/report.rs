@@ -33,6 +33,12 @@ pub struct PrepareReport {
     pub users_for_training_only: u64,
     /// Items without a title.
     pub items_without_title: u64,
+    /// Items with a category.
+    #[serde(default)]
+    pub items_with_category: u64,
+    /// Different categories.
+    #[serde(default)]
+    pub categories: u64,
     /// Lengths of the users' sequences.
     pub lengths: LengthQuantiles,
     /// Equal times; `None` where the source has no times and its order is the order in time.
@@ -183,7 +189,7 @@ impl fmt::Display for PrepareReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (what, file) in [
             ("source", Some(&self.source)),
-            ("titles", self.items.as_ref()),
+            ("items", self.items.as_ref()),
         ] {
             if let Some(file) = file {
                 file.describe(f, what)?;
@@ -280,6 +286,14 @@ impl PrepareReport {
             f,
             "  without title",
             format_args!("{} items", self.items_without_title),
+        )?;
+        line(
+            f,
+            "  with a category",
+            format_args!(
+                "{} items, {} different categories",
+                self.items_with_category, self.categories
+            ),
         )?;
         let l = &self.lengths;
         line(

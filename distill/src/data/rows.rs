@@ -19,7 +19,9 @@ pub(super) enum Cell<'a> {
     Large(u64),
     Float(f64),
     Instant(Time),
-    /// A value no column of ours can have (a list, an object, a truth value): what it is.
+    /// A list of texts.
+    List(Vec<&'a str>),
+    /// A value no column of ours can have (another list, an object, a truth value): what it is.
     Other(&'static str),
 }
 
@@ -122,7 +124,7 @@ impl Cell<'_> {
         }
     }
 
-    fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         match self {
             Self::Missing => "nothing (null)".into(),
             Self::Text(text) => excerpt(text),
@@ -130,6 +132,7 @@ impl Cell<'_> {
             Self::Large(number) => number.to_string(),
             Self::Float(number) => format!("the fraction {number}"),
             Self::Instant(_) => "a moment in time".into(),
+            Self::List(_) => "a list".into(),
             Self::Other(what) => (*what).into(),
         }
     }

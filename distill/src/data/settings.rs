@@ -67,7 +67,9 @@ pub struct PrepareSettings {
     pub rating_column: Option<String>,
     /// Column of the item's title in the source itself.
     pub title_column: Option<String>,
-    /// A file with the items' titles.
+    /// Column of the item's categories in the source itself; when empty, they are not read.
+    pub categories_column: Option<String>,
+    /// A file with the items' titles and categories.
     pub items: Option<PathBuf>,
     /// How that file is written.
     pub items_format: Format,
@@ -75,7 +77,11 @@ pub struct PrepareSettings {
     pub items_item_column: Option<String>,
     /// Column of the title in that file.
     pub items_title_column: Option<String>,
-    /// Whether the titles that belong to a known set are looked for beside the source
+    /// Column of the categories in that file; when empty, they are not read.
+    pub items_categories_column: Option<String>,
+    /// What stands between two categories of an item; when absent `|`, in RecBole's files a space.
+    pub category_separator: Option<String>,
+    /// Whether the file of items that belongs to a known set is looked for beside the source
     /// (`ratings.csv` + `movies.csv`, `x.inter` + `x.item`, `u.data` + `u.item`,
     /// `ratings.dat` + `movies.dat`) when `items` is absent.
     pub find_items: bool,
@@ -101,10 +107,13 @@ impl Default for PrepareSettings {
             time_column: None,
             rating_column: None,
             title_column: None,
+            categories_column: None,
             items: None,
             items_format: Format::Auto,
             items_item_column: None,
             items_title_column: None,
+            items_categories_column: None,
+            category_separator: None,
             find_items: true,
             min_rating: None,
             k_core: 1,
@@ -116,12 +125,22 @@ impl Default for PrepareSettings {
 
 impl PrepareSettings {
     pub(super) fn check(&self) -> Result<(), DataError> {
+        let refused = |setting, expected: &str, found: String| {
+            let expected = expected.to_owned();
+            Err(DataError::Setting {
+                setting,
+                expected,
+                found,
+            })
+        };
         match self.min_rating {
-            Some(rating) if !rating.is_finite() => Err(DataError::Setting {
-                setting: "min_rating",
-                expected: "a finite number".into(),
-                found: rating.to_string(),
-            }),
+            Some(rating) if !rating.is_finite() => {
+                return refused("min_rating", "a finite number", rating.to_string());
+            }
+            _ => {}
+        }
+        match self.category_separator.as_deref() {
+            Some("") => refused("category_separator", "some text", "none".into()),
             _ => Ok(()),
         }
     }

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod categories;
 mod parquet_files;
 mod refusals;
 

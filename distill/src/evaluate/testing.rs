@@ -9,10 +9,7 @@ pub(crate) fn dataset(items: usize, sequences: &[&[u32]]) -> Dataset {
     for sequence in sequences {
         offsets.push(offsets[offsets.len() - 1] + sequence.len());
     }
-    let item = |row: usize| Item {
-        id: format!("i{row}"),
-        title: None,
-    };
+    let item = |row: usize| Item::new(format!("i{row}"));
     Dataset {
         name: "test".into(),
         vocabulary: ItemVocabulary::new((1..=items).map(item).collect()).expect("valid"),

@@ -117,6 +117,13 @@ fn prepare_facts(report: &PrepareReport) -> Vec<(&'static str, String)> {
             format!("{} items", report.items_without_title),
         ),
         (
+            "With a category",
+            format!(
+                "{} items, {} different categories",
+                report.items_with_category, report.categories
+            ),
+        ),
+        (
             "Sequence length",
             format!(
                 "min {}, median {}, mean {:.1}, 95 % {}, max {}",

@@ -56,8 +56,8 @@ pub(super) fn dataset() -> Dataset {
         _ => format!("Film {row}, é"),
     };
     let item = |row| Item {
-        id: format!("i{row}"),
         title: Some(title(row)),
+        ..Item::new(format!("i{row}"))
     };
     let mut offsets = vec![0];
     let mut items = Vec::new();
@@ -249,6 +249,7 @@ fn prepare_figures() -> Value {
         "k_core": 2, "k_core_rounds": [{ "users": 1, "items": 1, "interactions": 17 }],
         "kept": { "users": USERS, "items": ITEMS, "interactions": 960 },
         "users_for_training_only": 0, "items_without_title": 0,
+        "items_with_category": 30, "categories": 4,
         "lengths": { "min": 4, "p5": 4, "p25": 6, "median": 8, "p75": 10, "p95": 12, "max": 12, "mean": 8.0 },
         "ties": { "neighbours": 840, "neighbours_tied": 84, "users_last_two_tied": 4 }, "times": null,
     })

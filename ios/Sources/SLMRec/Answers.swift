@@ -20,6 +20,8 @@ public struct Recommendations: Hashable, Sendable {
     public let unknownItems: [String]
     /// Ids of the filter that the catalog does not have.
     public let unknownFilterItems: [String]
+    /// Categories of the filter that no item has.
+    public let unknownCategories: [String]
     /// Number of items of the history that the model has read: the newest known ones.
     public let usedItems: Int
     /// Milliseconds that the answer took, without waiting for other questions.

@@ -48,7 +48,13 @@ extension SLMRecFFI.OpenOptions {
 
 extension SLMRecFFI.Filter {
     init(_ filter: Filter) {
-        self.init(includeSeen: filter.includeSeen, block: filter.block, allow: filter.allow)
+        self.init(
+            includeSeen: filter.includeSeen,
+            block: filter.block,
+            allow: filter.allow,
+            categories: filter.categories,
+            blockCategories: filter.blockCategories
+        )
     }
 }
 
@@ -66,6 +72,7 @@ extension Recommendations {
             shortfall: Int(native.shortfall),
             unknownItems: native.unknownItems,
             unknownFilterItems: native.unknownFilterItems,
+            unknownCategories: native.unknownCategories,
             usedItems: Int(native.usedItems),
             milliseconds: native.milliseconds
         )

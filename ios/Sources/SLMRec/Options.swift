@@ -43,11 +43,23 @@ public struct Filter: Hashable, Sendable {
     public var block: [String]
     /// When given, only these ids are recommended.
     public var allow: [String]?
+    /// When given, only items of at least one of these categories are recommended.
+    public var categories: [String]?
+    /// Items of one of these categories are never recommended.
+    public var blockCategories: [String]
 
     /// A filter; without arguments, everything that the history does not have may be recommended.
-    public init(includeSeen: Bool = false, block: [String] = [], allow: [String]? = nil) {
+    public init(
+        includeSeen: Bool = false,
+        block: [String] = [],
+        allow: [String]? = nil,
+        categories: [String]? = nil,
+        blockCategories: [String] = []
+    ) {
         self.includeSeen = includeSeen
         self.block = block
         self.allow = allow
+        self.categories = categories
+        self.blockCategories = blockCategories
     }
 }

@@ -1626,6 +1626,14 @@ public struct Filter: Equatable, Hashable {
      * When given, only these ids are recommended.
      */
     public var allow: [String]?
+    /**
+     * When given, only items of at least one of these categories are recommended.
+     */
+    public var categories: [String]?
+    /**
+     * Items of one of these categories are never recommended.
+     */
+    public var blockCategories: [String]
 
     // Default memberwise initializers are never public by default, so we
     // declare one manually.
@@ -1638,10 +1646,18 @@ public struct Filter: Equatable, Hashable {
          */block: [String],
         /**
          * When given, only these ids are recommended.
-         */allow: [String]?) {
+         */allow: [String]?,
+        /**
+         * When given, only items of at least one of these categories are recommended.
+         */categories: [String]?,
+        /**
+         * Items of one of these categories are never recommended.
+         */blockCategories: [String]) {
         self.includeSeen = includeSeen
         self.block = block
         self.allow = allow
+        self.categories = categories
+        self.blockCategories = blockCategories
     }
 
 
@@ -1662,7 +1678,9 @@ public struct FfiConverterTypeFilter: FfiConverterRustBuffer {
             try Filter(
                 includeSeen: FfiConverterBool.read(from: &buf),
                 block: FfiConverterSequenceString.read(from: &buf),
-                allow: FfiConverterOptionSequenceString.read(from: &buf)
+                allow: FfiConverterOptionSequenceString.read(from: &buf),
+                categories: FfiConverterOptionSequenceString.read(from: &buf),
+                blockCategories: FfiConverterSequenceString.read(from: &buf)
         )
     }
 
@@ -1670,6 +1688,8 @@ public struct FfiConverterTypeFilter: FfiConverterRustBuffer {
         FfiConverterBool.write(value.includeSeen, into: &buf)
         FfiConverterSequenceString.write(value.block, into: &buf)
         FfiConverterOptionSequenceString.write(value.allow, into: &buf)
+        FfiConverterOptionSequenceString.write(value.categories, into: &buf)
+        FfiConverterSequenceString.write(value.blockCategories, into: &buf)
     }
 }
 
@@ -1875,6 +1895,10 @@ public struct PopularItems: Equatable, Hashable {
      * Ids of the filter that the catalog does not have.
      */
     public var unknownFilterItems: [String]
+    /**
+     * Categories of the filter that no item has.
+     */
+    public var unknownCategories: [String]
 
     // Default memberwise initializers are never public by default, so we
     // declare one manually.
@@ -1887,10 +1911,14 @@ public struct PopularItems: Equatable, Hashable {
          */shortfall: UInt32,
         /**
          * Ids of the filter that the catalog does not have.
-         */unknownFilterItems: [String]) {
+         */unknownFilterItems: [String],
+        /**
+         * Categories of the filter that no item has.
+         */unknownCategories: [String]) {
         self.items = items
         self.shortfall = shortfall
         self.unknownFilterItems = unknownFilterItems
+        self.unknownCategories = unknownCategories
     }
 
 
@@ -1911,7 +1939,8 @@ public struct FfiConverterTypePopularItems: FfiConverterRustBuffer {
             try PopularItems(
                 items: FfiConverterSequenceTypePopularItem.read(from: &buf),
                 shortfall: FfiConverterUInt32.read(from: &buf),
-                unknownFilterItems: FfiConverterSequenceString.read(from: &buf)
+                unknownFilterItems: FfiConverterSequenceString.read(from: &buf),
+                unknownCategories: FfiConverterSequenceString.read(from: &buf)
         )
     }
 
@@ -1919,6 +1948,7 @@ public struct FfiConverterTypePopularItems: FfiConverterRustBuffer {
         FfiConverterSequenceTypePopularItem.write(value.items, into: &buf)
         FfiConverterUInt32.write(value.shortfall, into: &buf)
         FfiConverterSequenceString.write(value.unknownFilterItems, into: &buf)
+        FfiConverterSequenceString.write(value.unknownCategories, into: &buf)
     }
 }
 
@@ -2287,6 +2317,10 @@ public struct Recommendations: Equatable, Hashable {
      */
     public var unknownFilterItems: [String]
     /**
+     * Categories of the filter that no item has.
+     */
+    public var unknownCategories: [String]
+    /**
      * Number of items of the history that the model has read: the newest known ones.
      */
     public var usedItems: UInt32
@@ -2311,6 +2345,9 @@ public struct Recommendations: Equatable, Hashable {
          * Ids of the filter that the catalog does not have.
          */unknownFilterItems: [String],
         /**
+         * Categories of the filter that no item has.
+         */unknownCategories: [String],
+        /**
          * Number of items of the history that the model has read: the newest known ones.
          */usedItems: UInt32,
         /**
@@ -2320,6 +2357,7 @@ public struct Recommendations: Equatable, Hashable {
         self.shortfall = shortfall
         self.unknownItems = unknownItems
         self.unknownFilterItems = unknownFilterItems
+        self.unknownCategories = unknownCategories
         self.usedItems = usedItems
         self.milliseconds = milliseconds
     }
@@ -2344,6 +2382,7 @@ public struct FfiConverterTypeRecommendations: FfiConverterRustBuffer {
                 shortfall: FfiConverterUInt32.read(from: &buf),
                 unknownItems: FfiConverterSequenceString.read(from: &buf),
                 unknownFilterItems: FfiConverterSequenceString.read(from: &buf),
+                unknownCategories: FfiConverterSequenceString.read(from: &buf),
                 usedItems: FfiConverterUInt32.read(from: &buf),
                 milliseconds: FfiConverterDouble.read(from: &buf)
         )
@@ -2354,6 +2393,7 @@ public struct FfiConverterTypeRecommendations: FfiConverterRustBuffer {
         FfiConverterUInt32.write(value.shortfall, into: &buf)
         FfiConverterSequenceString.write(value.unknownItems, into: &buf)
         FfiConverterSequenceString.write(value.unknownFilterItems, into: &buf)
+        FfiConverterSequenceString.write(value.unknownCategories, into: &buf)
         FfiConverterUInt32.write(value.usedItems, into: &buf)
         FfiConverterDouble.write(value.milliseconds, into: &buf)
     }

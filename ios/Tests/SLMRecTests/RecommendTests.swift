@@ -31,6 +31,27 @@ final class RecommendTests: XCTestCase {
         XCTAssertTrue(Set(ids(seen)).isSuperset(of: ["item-1", "item-8"]))
     }
 
+    func testCategoriesFilterAndUnknownOnesAreNamed() async throws {
+        // Rows that two divide are even, those that three divides third.
+        func rows(_ ids: [String]) -> [Int] {
+            ids.compactMap { Int($0.dropFirst("item-".count)) }.sorted()
+        }
+        let recommender = try await opened()
+        let third = Filter(includeSeen: true, categories: ["third"])
+        let thirds = try await recommender.recommend(history, k: 30, filter: third)
+        XCTAssertEqual(rows(ids(thirds)), Array(stride(from: 3, through: 30, by: 3)))
+        let odd = Filter(includeSeen: true, blockCategories: ["even"])
+        let found = try await recommender.recommend(history, k: 30, filter: odd)
+        XCTAssertEqual(rows(ids(found)), Array(stride(from: 1, through: 29, by: 2)))
+        XCTAssertEqual(found.shortfall, 15)
+        let unknown = try await recommender.recommend(
+            history, k: 5, filter: Filter(categories: ["Third"]))
+        XCTAssertEqual(unknown.unknownCategories, ["Third"])
+        XCTAssertEqual(unknown.shortfall, 5)
+        let popular = try await recommender.popular(30, filter: third)
+        XCTAssertEqual(rows(popular.map(\.id)), Array(stride(from: 3, through: 30, by: 3)))
+    }
+
     func testCandidatesHaveTheScoresOfTheList() async throws {
         let recommender = try await opened()
         let list = try await recommender.recommend(history, k: 4).items

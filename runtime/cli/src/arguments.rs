@@ -15,6 +15,7 @@ Examples:
   slmrec-run history.json
   echo '[\"50\",\"181\"]' | slmrec-run - -k 5 --format json
   slmrec-run history.json --bundle student.slmrec --block 100 --block 127 --include-seen
+  slmrec-run history.json --category Comedy --category Romance --block-category Horror
   slmrec-run history.json --score 98 --score 127
   slmrec-run history.json --explain
   slmrec-run batch --input histories.parquet --output recs.parquet
@@ -106,6 +107,12 @@ pub(crate) struct FilterArguments {
     /// Recommend only the items of this file, one id a line
     #[arg(long, value_name = "FILE")]
     pub(crate) allow_file: Option<PathBuf>,
+    /// Recommend only items of this category, or of others given in the same way
+    #[arg(long, value_name = "NAME")]
+    pub(crate) category: Vec<String>,
+    /// Never recommend items of this category; can be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) block_category: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -120,13 +127,15 @@ pub(crate) struct ScoreArguments {
 }
 
 /// What makes no sense beside a list of candidates.
-const RANKS_THE_CATALOG: [&str; 7] = [
+const RANKS_THE_CATALOG: [&str; 9] = [
     "top",
     "include_seen",
     "block",
     "block_file",
     "allow",
     "allow_file",
+    "category",
+    "block_category",
     "popular",
 ];
 

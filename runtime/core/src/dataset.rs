@@ -417,12 +417,7 @@ mod tests {
     use crate::vocabulary::Item;
 
     fn tiny() -> Dataset {
-        let items = ["a", "b", "c", "d"]
-            .map(|id| Item {
-                id: id.into(),
-                title: None,
-            })
-            .to_vec();
+        let items = ["a", "b", "c", "d"].map(Item::new).to_vec();
         Dataset {
             name: "tiny".into(),
             vocabulary: ItemVocabulary::new(items).expect("valid"),

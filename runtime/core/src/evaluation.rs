@@ -364,12 +364,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn dataset() -> Dataset {
-        let items = (1..=5)
-            .map(|i| Item {
-                id: i.to_string(),
-                title: None,
-            })
-            .collect();
+        let items = (1..=5).map(|i| Item::new(i.to_string())).collect();
         Dataset {
             name: "tiny".into(),
             vocabulary: ItemVocabulary::new(items).expect("valid"),

@@ -288,15 +288,7 @@ mod tests {
     }
 
     fn vocabulary() -> ItemVocabulary {
-        ItemVocabulary::new(
-            ["a", "b", "c"]
-                .map(|id| Item {
-                    id: id.into(),
-                    title: None,
-                })
-                .to_vec(),
-        )
-        .expect("valid")
+        ItemVocabulary::new(["a", "b", "c"].map(Item::new).to_vec()).expect("valid")
     }
 
     #[test]

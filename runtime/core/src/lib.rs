@@ -5,12 +5,13 @@
 //! the item table, ranking with its tie rule, and the metrics. Nothing here trains, runs a graph,
 //! prints, or touches the network.
 //!
-//! The order in which to read: [`vocabulary`] → [`history`] → [`dataset`] → [`item_table`] →
+//! The order in which to read: [`vocabulary`] → [`categories`] → [`history`] → [`dataset`] → [`item_table`] →
 //! [`prior`] → [`certificate`] → [`manifest`] → [`container`] → [`bundle`] → [`pack`] → [`ranking`] → [`scan`] → [`metrics`] → [`bootstrap`] → [`sampled`].
 
 pub mod atomic;
 pub mod bootstrap;
 pub mod bundle;
+pub mod categories;
 pub mod certificate;
 pub mod container;
 pub mod dataset;
@@ -28,6 +29,7 @@ pub mod scan;
 pub mod vocabulary;
 
 pub use bundle::{Bundle, BundleError, BundleWriter};
+pub use categories::Categories;
 pub use certificate::{Certificate, Quantization};
 pub use dataset::{Dataset, DatasetError, Split};
 pub use evaluation::{Evaluation, EvaluationError};

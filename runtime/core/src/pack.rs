@@ -15,7 +15,7 @@ use crate::vocabulary::{Item, ItemVocabulary};
 
 /// Name of the prior inside bundles and packs.
 pub const PRIOR_MEMBER: &str = "prior.safetensors";
-/// Name of the ids and titles of new items inside a pack.
+/// Name of the ids, titles and categories of new items inside a pack.
 pub const NEW_ITEMS_MEMBER: &str = "new-items.json";
 /// Name of the table of new items inside a pack.
 pub const NEW_TABLE_MEMBER: &str = "new-items.bin";
@@ -52,7 +52,7 @@ pub struct PackManifest {
 /// New items of a pack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewItemsEntry {
-    /// Member with ids and titles, in the form of a bundle's vocabulary.
+    /// Member with ids, titles and categories, in the form of a bundle's vocabulary.
     pub vocabulary: String,
     /// Member with their rows, in the form, dimension and row type of the bundle's item table.
     pub table: String,
@@ -63,7 +63,7 @@ pub struct NewItemsEntry {
 /// New items, row by row.
 #[derive(Clone, Debug)]
 pub struct NewItems {
-    /// Ids and titles.
+    /// Ids, titles and categories.
     pub items: Vec<Item>,
     /// Their rows.
     pub table: ItemTable,

@@ -6,6 +6,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::categories::Categories;
+
 /// Dense row of an item: `1..=N`; row 0 is the padding and never an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -29,7 +31,7 @@ impl fmt::Display for ItemIndex {
 }
 
 /// One entry of the catalog.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Item {
     /// The catalog's own key (`ItemId`), a string whatever the source file had.
@@ -37,6 +39,21 @@ pub struct Item {
     /// What a person reads, where the source had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
+    /// Names of the categories that it belongs to, each once, without white space around them;
+    /// bounded as [`crate::categories`] says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub categories: Vec<String>,
+}
+
+impl Item {
+    /// An item without title and categories.
+    #[must_use]
+    pub fn new(id: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            ..Self::default()
+        }
+    }
 }
 
 /// Why a list of items is not a vocabulary.
@@ -66,16 +83,59 @@ pub enum VocabularyError {
         /// The limit.
         max: usize,
     },
+    /// An item with more categories than supported.
+    #[error("row {row} has {found} categories, at most {max} are supported")]
+    TooManyCategoriesOfAnItem {
+        /// The row.
+        row: u32,
+        /// Number of its categories.
+        found: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// More different categories than supported.
+    #[error("more than {max} different categories; is it a column of categories?")]
+    TooManyCategories {
+        /// The limit.
+        max: usize,
+    },
+    /// A category with too long a name.
+    #[error("row {row} has a category of {found} bytes, at most {max} are supported")]
+    CategoryTooLong {
+        /// The row.
+        row: u32,
+        /// Bytes of the name.
+        found: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A category that is empty or has white space around it.
+    #[error("row {row} has the category {name:?}, expected a name without white space around it")]
+    CategoryName {
+        /// The row.
+        row: u32,
+        /// The name.
+        name: String,
+    },
+    /// The same category of an item twice.
+    #[error("row {row} has the category {name:?} twice")]
+    RepeatedCategory {
+        /// The row.
+        row: u32,
+        /// The name.
+        name: String,
+    },
     /// The JSON is not a vocabulary.
     #[error("not a vocabulary: {0}")]
     Json(String),
 }
 
-/// Catalog keys and titles by dense row, and back.
+/// Catalog keys, titles and categories by dense row, and back.
 #[derive(Clone, Debug, Default)]
 pub struct ItemVocabulary {
     items: Vec<Item>,
     by_id: HashMap<String, ItemIndex>,
+    categories: Categories,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -91,7 +151,8 @@ impl ItemVocabulary {
     /// Builds a vocabulary; `items[0]` becomes row 1.
     ///
     /// # Errors
-    /// Duplicate or empty ids, or too many items.
+    /// Duplicate or empty ids, too many items, and categories past the limits of
+    /// [`crate::categories`].
     pub fn new(items: Vec<Item>) -> Result<Self, VocabularyError> {
         let mut vocabulary = Self::default();
         vocabulary.append(items)?;
@@ -109,11 +170,16 @@ impl ItemVocabulary {
             let max = Self::MAX_ITEMS;
             return Err(VocabularyError::TooMany { found, max });
         }
+        let first = before as u32 + 1;
+        let categories = Categories::of(first, &items)?;
+        self.categories.check_with(&categories)?;
         self.by_id.reserve(items.len());
-        let rows = before as u32 + 1..;
-        let entered = (rows.zip(&items)).try_for_each(|(row, item)| self.enter(row, item));
+        let entered = ((first..).zip(&items)).try_for_each(|(row, item)| self.enter(row, item));
         match &entered {
-            Ok(()) => self.items.extend(items),
+            Ok(()) => {
+                self.items.extend(items);
+                self.categories.append(categories);
+            }
             Err(_) => self.by_id.retain(|_, index| index.row() <= before),
         }
         entered
@@ -166,13 +232,20 @@ impl ItemVocabulary {
         &self.items
     }
 
+    /// Which items belong to which category.
+    #[must_use]
+    pub fn categories(&self) -> &Categories {
+        &self.categories
+    }
+
     /// The items alone, in row order.
     #[must_use]
     pub fn into_items(self) -> Vec<Item> {
         self.items
     }
 
-    /// The JSON form `{"items":[{"id":"..","title":".."}]}`.
+    /// The JSON form `{"items":[{"id":"..","title":"..","categories":[".."]}]}`; what an item does
+    /// not have is left out.
     ///
     /// # Errors
     /// Only what `serde_json` reports for plain strings, which is nothing.
@@ -201,10 +274,7 @@ mod tests {
     use super::*;
 
     fn item(id: &str) -> Item {
-        Item {
-            id: id.into(),
-            title: None,
-        }
+        Item::new(id)
     }
 
     #[test]
@@ -250,8 +320,8 @@ mod tests {
         let v = ItemVocabulary::new(vec![
             item("50"),
             Item {
-                id: "é".into(),
                 title: Some("Amélie, \"2001\"".into()),
+                ..Item::new("é")
             },
         ])
         .expect("valid");

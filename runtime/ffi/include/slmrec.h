@@ -139,9 +139,9 @@ void slmrec_close(SlmrecRecommender *recommender);
 
 /*
  The best items for a history, oldest first. `question` is JSON:
- `{"history": ["50", "181"], "k": 10, "filter": {"include_seen": false, "block": [], "allow": null}}`,
+ `{"history": ["50", "181"], "k": 10, "filter": {"include_seen": false, "block": [], "allow": null, "categories": null, "block_categories": []}}`,
  all but the history optional. `answer` receives
- `{"items": [{"rank": 1, "id": "258", "title": "Contact", "score": 18.1}], "shortfall": 0, "unknown_items": [], "unknown_filter_items": [], "used_items": 2, "milliseconds": 5.2}`,
+ `{"items": [{"rank": 1, "id": "258", "title": "Contact", "score": 18.1}], "shortfall": 0, "unknown_items": [], "unknown_filter_items": [], "unknown_categories": [], "used_items": 2, "milliseconds": 5.2}`,
  to be freed with `slmrec_string_free`, or null. `cancel` may be null.
 
  # Safety
@@ -182,7 +182,7 @@ SlmrecStatus slmrec_explain(const SlmrecRecommender *recommender,
 /*
  The most popular items, for a person without a usable history. `question` is JSON:
  `{"k": 10, "filter": {..}}`. `answer` receives
- `{"items": [{"rank": 1, "id": "50", "title": ".."}], "shortfall": 0, "unknown_filter_items": []}`.
+ `{"items": [{"rank": 1, "id": "50", "title": ".."}], "shortfall": 0, "unknown_filter_items": [], "unknown_categories": []}`.
 
  # Safety
  As `slmrec_recommend`.

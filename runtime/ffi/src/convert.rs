@@ -53,15 +53,20 @@ impl TryFrom<Filter> for runtime::FilterOptions {
     type Error = SlmrecError;
 
     fn try_from(filter: Filter) -> Result<Self, SlmrecError> {
-        limits::check_ids("the block list", &filter.block)?;
-        limits::check_ids(
-            "the allow list",
-            filter.allow.as_deref().unwrap_or_default(),
-        )?;
+        for (what, names) in [
+            ("the block list", Some(&filter.block)),
+            ("the allow list", filter.allow.as_ref()),
+            ("the categories", filter.categories.as_ref()),
+            ("the blocked categories", Some(&filter.block_categories)),
+        ] {
+            limits::check_ids(what, names.map(Vec::as_slice).unwrap_or_default())?;
+        }
         Ok(Self {
             include_seen: filter.include_seen,
             block: filter.block,
             allow: filter.allow,
+            categories: filter.categories,
+            block_categories: filter.block_categories,
         })
     }
 }
@@ -85,6 +90,7 @@ impl From<runtime::Recommendations> for Recommendations {
             shortfall: count(found.shortfall),
             unknown_items: found.unknown_items,
             unknown_filter_items: found.unknown_filter_items,
+            unknown_categories: found.unknown_categories,
             used_items: count(found.used_items),
         }
     }
@@ -111,6 +117,7 @@ impl From<runtime::PopularItems> for PopularItems {
             items: found.items.into_iter().map(item).collect(),
             shortfall: count(found.shortfall),
             unknown_filter_items: found.unknown_filter_items,
+            unknown_categories: found.unknown_categories,
         }
     }
 }

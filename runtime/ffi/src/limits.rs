@@ -2,14 +2,14 @@
 
 use crate::error::SlmrecError;
 
-/// Longest id, in bytes.
+/// Longest id or category, in bytes.
 pub(crate) const MAX_ID_BYTES: usize = 4096;
 /// Most ids of one list.
 pub(crate) const MAX_IDS: usize = 1_000_000;
 /// Longest written history state, and longest text of a C caller, in bytes.
 pub(crate) const MAX_TEXT_BYTES: usize = 64 << 20;
 
-/// Refuses lists and ids that are too long; `what` names the list.
+/// Refuses lists and ids (or categories) that are too long; `what` names the list.
 pub(crate) fn check_ids(what: &str, ids: &[String]) -> Result<(), SlmrecError> {
     if ids.len() > MAX_IDS {
         return Err(too_much(what, ids.len(), "ids", MAX_IDS));

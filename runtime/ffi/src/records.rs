@@ -44,6 +44,10 @@ pub struct Filter {
     pub block: Vec<String>,
     /// When given, only these ids are recommended.
     pub allow: Option<Vec<String>>,
+    /// When given, only items of at least one of these categories are recommended.
+    pub categories: Option<Vec<String>>,
+    /// Items of one of these categories are never recommended.
+    pub block_categories: Vec<String>,
 }
 
 /// One recommended item.
@@ -70,6 +74,8 @@ pub struct Recommendations {
     pub unknown_items: Vec<String>,
     /// Ids of the filter that the catalog does not have.
     pub unknown_filter_items: Vec<String>,
+    /// Categories of the filter that no item has.
+    pub unknown_categories: Vec<String>,
     /// Number of items of the history that the model has read: the newest known ones.
     pub used_items: u32,
     /// Milliseconds that the answer took, without waiting for other questions.
@@ -107,6 +113,8 @@ pub struct PopularItems {
     pub shortfall: u32,
     /// Ids of the filter that the catalog does not have.
     pub unknown_filter_items: Vec<String>,
+    /// Categories of the filter that no item has.
+    pub unknown_categories: Vec<String>,
 }
 
 /// An item of the history that speaks for a recommendation.

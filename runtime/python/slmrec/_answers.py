@@ -62,6 +62,8 @@ class Recommendations(list[Recommendation]):
     unknown_items: list[str]
     #: Ids of the block and allow lists, or of the items to score, that the catalog does not have.
     unknown_asked: list[str]
+    #: Categories of the filter that no item of the catalog has.
+    unknown_categories: list[str]
 
     def __init__(
         self,
@@ -71,12 +73,14 @@ class Recommendations(list[Recommendation]):
         used_items: int = 0,
         unknown_items: list[str] | None = None,
         unknown_asked: list[str] | None = None,
+        unknown_categories: list[str] | None = None,
     ) -> None:
         super().__init__(items)
         self.shortfall = shortfall
         self.used_items = used_items
         self.unknown_items = unknown_items or []
         self.unknown_asked = unknown_asked or []
+        self.unknown_categories = unknown_categories or []
 
 
 class Engine(NamedTuple):

@@ -44,6 +44,8 @@ class HistoryState:
         *,
         block: Iterable[str | int] = (),
         allow: Iterable[str | int] | None = None,
+        categories: Iterable[str] | None = None,
+        block_categories: Iterable[str] = (),
         include_seen: bool = False,
     ) -> Recommendations:
         """The `k` best items after all that was appended.
@@ -54,7 +56,8 @@ class HistoryState:
         Raises:
             HistoryError: Nothing was appended yet.
         """
-        return answer(self._native.recommend(k, block, allow, include_seen))
+        filter = (block, allow, categories, block_categories, include_seen)
+        return answer(self._native.recommend(k, filter))
 
     def user_vector(self) -> npt.NDArray[np.float32]:
         """The user vector after all that was appended, `[dim]`."""
@@ -84,4 +87,5 @@ def answer(found: _native.Answer) -> Recommendations:
         used_items=found["used_items"],
         unknown_items=found["unknown_items"],
         unknown_asked=found["unknown_asked"],
+        unknown_categories=found["unknown_categories"],
     )

@@ -73,6 +73,8 @@ class Recommender:
         *,
         block: Iterable[str | int] = (),
         allow: Iterable[str | int] | None = None,
+        categories: Iterable[str] | None = None,
+        block_categories: Iterable[str] = (),
         include_seen: bool = False,
     ) -> Recommendations:
         """The `k` best items for a history, best first.
@@ -83,12 +85,15 @@ class Recommender:
             k: Length of the list.
             block: Ids that are never recommended.
             allow: If given, only these ids are recommended.
+            categories: If given, only items of at least one of these categories are recommended.
+            block_categories: Items of one of these categories are never recommended.
             include_seen: Recommend items of the history again.
 
         Raises:
             HistoryError: The history is empty, or the catalog has none of its items.
         """
-        return answer(self._native.recommend(history, k, block, allow, include_seen))
+        filter = (block, allow, categories, block_categories, include_seen)
+        return answer(self._native.recommend(history, k, filter))
 
     def recommend_batch(
         self,
@@ -97,6 +102,8 @@ class Recommender:
         *,
         block: Iterable[str | int] = (),
         allow: Iterable[str | int] | None = None,
+        categories: Iterable[str] | None = None,
+        block_categories: Iterable[str] = (),
         include_seen: bool = False,
         on_error: Literal["raise", "empty"] = "raise",
     ) -> _batch.BatchRecommendations:
@@ -109,6 +116,8 @@ class Recommender:
             k: Length of each list.
             block: Ids that are never recommended to anyone.
             allow: If given, only these ids are recommended.
+            categories: If given, only items of at least one of these categories are recommended.
+            block_categories: Items of one of these categories are never recommended.
             include_seen: Recommend items of a history again.
             on_error: What to do about a history that is empty or unknown: raise, or leave its list
                 empty and name it in `failures`.
@@ -120,12 +129,11 @@ class Recommender:
         if on_error not in ("raise", "empty"):
             raise ValueError(f"on_error: expected raise or empty, found {on_error!r}")
         column = _batch.column_of(histories)
+        filter = (block, allow, categories, block_categories, include_seen)
         if column is None:
-            found = self._native.recommend_batch(histories, k, block, allow, include_seen)
+            found = self._native.recommend_batch(histories, k, filter)
         else:
-            found = self._native.recommend_column(
-                *_batch.buffers_of(column), k, block, allow, include_seen
-            )
+            found = self._native.recommend_column(*_batch.buffers_of(column), k, filter)
         batch = _batch.BatchRecommendations(found, k, lambda: self._titles)
         if on_error == "raise":
             for failure in batch.failures.values():
@@ -167,9 +175,12 @@ class Recommender:
         *,
         block: Iterable[str | int] = (),
         allow: Iterable[str | int] | None = None,
+        categories: Iterable[str] | None = None,
+        block_categories: Iterable[str] = (),
     ) -> list[PopularItem]:
         """The `k` most popular items: an answer for a person without a usable history."""
-        return [PopularItem._make(row) for row in self._native.popular(k, block, allow)]
+        filter = (block, allow, categories, block_categories, False)
+        return [PopularItem._make(row) for row in self._native.popular(k, filter)]
 
     def user_vector(self, history: History) -> npt.NDArray[np.float32]:
         """The user vector of a history, `[dim]`."""

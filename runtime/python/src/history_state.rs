@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pyo3::prelude::*;
 
 use crate::errors::Failure;
-use crate::given;
+use crate::given::{self, Filter};
 use crate::recommender::Answer;
 use crate::shared::Shared;
 
@@ -51,15 +51,8 @@ impl HistoryState {
         Ok(known?)
     }
 
-    fn recommend(
-        &self,
-        py: Python<'_>,
-        k: usize,
-        block: &Bound<'_, PyAny>,
-        allow: Option<&Bound<'_, PyAny>>,
-        include_seen: bool,
-    ) -> PyResult<Answer> {
-        let filter = given::filter(block, allow, include_seen)?;
+    fn recommend(&self, py: Python<'_>, k: usize, filter: Filter<'_>) -> PyResult<Answer> {
+        let filter = filter.options()?;
         let found = self.with(py, |recommender, state| {
             state.recommend(recommender, k, &filter)
         });

@@ -13,7 +13,7 @@ use slmrec_runtime::{
 
 use crate::batch::{self, Answers};
 use crate::errors::Failure;
-use crate::given;
+use crate::given::{self, Filter};
 use crate::history_state::HistoryState;
 use crate::shared::Shared;
 
@@ -44,6 +44,8 @@ pub(crate) struct Answer {
     unknown_items: Vec<String>,
     /// Of the block and allow lists, or of the candidates.
     unknown_asked: Vec<String>,
+    /// Of the filter.
+    unknown_categories: Vec<String>,
 }
 
 impl From<Recommendations> for Answer {
@@ -54,6 +56,7 @@ impl From<Recommendations> for Answer {
             used_items: found.used_items,
             unknown_items: found.unknown_items,
             unknown_asked: found.unknown_filter_items,
+            unknown_categories: found.unknown_categories,
         }
     }
 }
@@ -66,6 +69,7 @@ impl From<RankedCandidates> for Answer {
             used_items: found.used_items,
             unknown_items: found.unknown_items,
             unknown_asked: found.unknown_candidates,
+            unknown_categories: Vec::new(),
         }
     }
 }
@@ -136,12 +140,10 @@ impl Recommender {
         py: Python<'_>,
         history: &Bound<'_, PyAny>,
         k: usize,
-        block: &Bound<'_, PyAny>,
-        allow: Option<&Bound<'_, PyAny>>,
-        include_seen: bool,
+        filter: Filter<'_>,
     ) -> PyResult<Answer> {
         let history = given::history(history, "history")?;
-        let filter = given::filter(block, allow, include_seen)?;
+        let filter = filter.options()?;
         let found = self.0.with(py, |recommender| {
             Ok(recommender.recommend(&history, k, &filter)?)
         });
@@ -153,21 +155,15 @@ impl Recommender {
         py: Python<'py>,
         histories: &Bound<'_, PyAny>,
         k: usize,
-        block: &Bound<'_, PyAny>,
-        allow: Option<&Bound<'_, PyAny>>,
-        include_seen: bool,
+        filter: Filter<'_>,
     ) -> PyResult<Answers<'py>> {
         let histories = batch::from_lists(histories)?;
-        let filter = given::filter(block, allow, include_seen)?;
+        let filter = filter.options()?;
         batch::recommend(py, &self.0, &histories, k, &filter)
     }
 
     /// The histories as Arrow has them: `lists` and `starts` are offsets of 64 bits (of each
     /// history among the ids, of each id among the bytes of `text`).
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "Python passes the parts of a column"
-    )]
     fn recommend_column<'py>(
         &self,
         py: Python<'py>,
@@ -175,12 +171,10 @@ impl Recommender {
         starts: &[u8],
         text: &[u8],
         k: usize,
-        block: &Bound<'_, PyAny>,
-        allow: Option<&Bound<'_, PyAny>>,
-        include_seen: bool,
+        filter: Filter<'_>,
     ) -> PyResult<Answers<'py>> {
         let histories = batch::from_column(lists, starts, text)?;
-        let filter = given::filter(block, allow, include_seen)?;
+        let filter = filter.options()?;
         batch::recommend(py, &self.0, &histories, k, &filter)
     }
 
@@ -227,14 +221,8 @@ impl Recommender {
     }
 
     /// Popular items, by how many the list is short, and unknown ids of the filter.
-    fn popular(
-        &self,
-        py: Python<'_>,
-        k: usize,
-        block: &Bound<'_, PyAny>,
-        allow: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Vec<PopularRow>> {
-        let filter = given::filter(block, allow, false)?;
+    fn popular(&self, py: Python<'_>, k: usize, filter: Filter<'_>) -> PyResult<Vec<PopularRow>> {
+        let filter = filter.options()?;
         let PopularItems { items, .. } =
             (self.0).with(py, |recommender| Ok(recommender.popular(k, &filter)?))?;
         let rows = items.into_iter();

@@ -125,7 +125,7 @@ def test_buffers_that_do_not_fit_are_refused(recommender: slmrec.Recommender) ->
 
     good = (offsets(0, 1), offsets(0, 6), b"item-1")
     ask = recommender._native.recommend_column
-    assert len(ask(*good, 5, (), None, False)["scores"]) == 5 * 4
+    assert len(ask(*good, 5, ((), None, None, (), False))["scores"]) == 5 * 4
     for lists, starts, text in [
         (b"", *good[1:]),
         (offsets(0, 2), *good[1:]),
@@ -137,4 +137,4 @@ def test_buffers_that_do_not_fit_are_refused(recommender: slmrec.Recommender) ->
         (good[0], good[1], b"item-\xff"),
     ]:
         with pytest.raises(ValueError, match="expected a column"):
-            ask(lists, starts, text, 5, (), None, False)
+            ask(lists, starts, text, 5, ((), None, None, (), False))

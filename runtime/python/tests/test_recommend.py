@@ -59,6 +59,40 @@ def test_filters_are_those_of_the_program(
     assert not seen & {item.id for item in recommender.recommend(HISTORIES[0], 30)}
 
 
+def test_categories(
+    bundles: Path, run: Callable[..., Any], recommender: slmrec.Recommender
+) -> None:
+    # Rows that two divide are even, those that three divides third.
+    def row(item: slmrec.Recommendation | slmrec.PopularItem) -> int:
+        return int(item.id.removeprefix("item-"))
+
+    bundle = bundles / "fp32.slmrec"
+    options = ["-k", "30", "--category", "third", "--block-category", "even"]
+    result = run(bundle, HISTORIES[0], *options)["results"][0]
+    found = recommender.recommend(
+        HISTORIES[0], 30, categories=["third"], block_categories=["even"]
+    )
+    assert rows(found) == printed(result["recommendations"])
+    assert found and all(row(item) % 6 == 3 for item in found)
+    assert found.shortfall == 30 - len(found) and found.unknown_categories == []
+    seen = recommender.recommend(HISTORIES[0], 30, categories=["third"], include_seen=True)
+    assert sorted(map(row, seen)) == list(range(3, 31, 3))
+    blocked = recommender.recommend(HISTORIES[0], 30, block_categories=["even"])
+    assert blocked and all(row(item) % 2 == 1 for item in blocked)
+    unknown = recommender.recommend(HISTORIES[0], 30, categories=["Third", "nothing"])
+    assert (unknown, unknown.shortfall) == ([], 30)
+    assert unknown.unknown_categories == ["Third", "nothing"]
+    batch = recommender.recommend_batch(HISTORIES[:1], 30, categories=["third"])
+    assert [item.id for item in batch[0]] == [
+        item.id for item in recommender.recommend(HISTORIES[0], 30, categories=["third"])
+    ]
+    state = recommender.history_state(HISTORIES[0])
+    assert [item.id for item in state.recommend(30, categories=["third"])] == [
+        item.id for item in batch[0]
+    ]
+    assert {row(item) % 3 for item in recommender.popular(30, categories=["third"])} == {0}
+
+
 def test_scores_of_given_items(recommender: slmrec.Recommender) -> None:
     whole = recommender.recommend(HISTORIES[0], 30, include_seen=True)
     some = recommender.score(HISTORIES[0], ["item-9", "item-1", "item-9", "item-77"])

@@ -29,6 +29,8 @@ pub struct Recommendations {
     pub unknown_items: Vec<String>,
     /// Ids of the block and allow lists that the catalog does not have.
     pub unknown_filter_items: Vec<String>,
+    /// Categories of the filter that no item of the catalog has, each once.
+    pub unknown_categories: Vec<String>,
     /// Number of items that the encoder read: the newest known ones.
     pub used_items: usize,
     /// Where the time went.
@@ -71,6 +73,8 @@ pub struct PopularItems {
     pub shortfall: usize,
     /// Ids of the block and allow lists that the catalog does not have.
     pub unknown_filter_items: Vec<String>,
+    /// Categories of the filter that no item of the catalog has, each once.
+    pub unknown_categories: Vec<String>,
 }
 
 /// Time spent on one history.

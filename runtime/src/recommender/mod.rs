@@ -1,6 +1,5 @@
 //! The recommender: history → item rows → engine → user vector → scores → the best k.
 
-use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,11 +21,13 @@ use crate::provider_choice::{self, ProviderChoice};
 mod answers;
 mod candidates;
 mod explain;
+mod filter;
 mod history_state;
 mod packs;
 mod prior;
 mod stop;
 
+use filter::{Unknown, with_seen};
 use prior::Prior;
 
 pub use answers::{
@@ -211,7 +212,7 @@ impl Recommender {
         filter: &FilterOptions,
     ) -> Vec<Result<Recommendations, RuntimeError>> {
         let started = Instant::now();
-        let (lists, unknown) = self.filter_lists(filter);
+        let (lists, unknown) = self.resolve(filter);
         let masks: Vec<ItemMask> = (asked.iter())
             .map(|asked| with_seen(&lists, filter, &asked.history.seen))
             .collect();
@@ -243,14 +244,15 @@ impl Recommender {
         best: Vec<ScoredItem>,
         k: usize,
         history: &EncodedHistory,
-        unknown_filter_items: Vec<String>,
+        unknown: Unknown,
         timing: Timing,
     ) -> Recommendations {
         Recommendations {
             shortfall: k - best.len(),
             items: self.named(best),
             unknown_items: history.unknown.clone(),
-            unknown_filter_items,
+            unknown_filter_items: unknown.items,
+            unknown_categories: unknown.categories,
             used_items: history.items.len(),
             timing,
         }
@@ -311,13 +313,13 @@ impl Recommender {
         filter: &FilterOptions,
     ) -> Result<Recommendations, RuntimeError> {
         let started = Instant::now();
-        let (lists, unknown_filter_items) = self.filter_lists(filter);
+        let (lists, unknown) = self.resolve(filter);
         let mask = with_seen(&lists, filter, &scores.history.seen);
         let best = ranking::top_k(&scores.values, k.min(self.vocabulary.len()), &mask)?;
         let mut timing = scores.timing;
         timing.rank += started.elapsed();
         let history = &scores.history;
-        Ok(self.recommendations(best, k, history, unknown_filter_items, timing))
+        Ok(self.recommendations(best, k, history, unknown, timing))
     }
 
     /// The `k` most popular items that `filter` allows: an answer for a person without a usable
@@ -330,22 +332,24 @@ impl Recommender {
         k: usize,
         filter: &FilterOptions,
     ) -> Result<PopularItems, RuntimeError> {
-        let (mask, unknown_filter_items) = self.filter_lists(filter);
+        let (mask, unknown) = self.resolve(filter);
         let ids = self.bundle.popularity()?;
         let allowed = ids.iter().filter_map(|id| {
             let index = self.vocabulary.index_of(id)?;
             let item = self.vocabulary.get(index)?;
-            (!mask.is_excluded(index)).then(|| item.clone())
+            (!mask.is_excluded(index)).then_some(item)
         });
-        let items: Vec<PopularItem> = (1..)
-            .zip(allowed)
-            .take(k)
-            .map(|(rank, Item { id, title })| PopularItem { rank, id, title })
-            .collect();
+        let item = |(rank, item): (usize, &Item)| PopularItem {
+            rank,
+            id: item.id.clone(),
+            title: item.title.clone(),
+        };
+        let items: Vec<PopularItem> = (1..).zip(allowed).take(k).map(item).collect();
         Ok(PopularItems {
             shortfall: k - items.len(),
             items,
-            unknown_filter_items,
+            unknown_filter_items: unknown.items,
+            unknown_categories: unknown.categories,
         })
     }
 
@@ -440,37 +444,6 @@ impl Recommender {
             found,
         }
     }
-
-    /// What block and allow lists and packs exclude, and the lists' ids that the catalog does not have.
-    fn filter_lists(&self, filter: &FilterOptions) -> (ItemMask, Vec<String>) {
-        let mut unknown = Vec::new();
-        let mut named = HashSet::new();
-        let mut index_of = |id: &String| {
-            let index = self.vocabulary.index_of(id);
-            if index.is_none() && named.insert(id.clone()) {
-                unknown.push(id.clone());
-            }
-            index
-        };
-        let mut mask = ItemMask::none(self.vocabulary.len());
-        for item in filter.block.iter().filter_map(&mut index_of) {
-            mask.exclude(item);
-        }
-        if let Some(allow) = &filter.allow {
-            mask.allow_only(allow.iter().filter_map(&mut index_of));
-        }
-        self.retired.iter().for_each(|&item| mask.exclude(item));
-        (mask, unknown)
-    }
-}
-
-/// `lists` and what a history has seen.
-fn with_seen(lists: &ItemMask, filter: &FilterOptions, seen: &[ItemIndex]) -> ItemMask {
-    let mut mask = lists.clone();
-    if !filter.include_seen {
-        seen.iter().for_each(|&item| mask.exclude(item));
-    }
-    mask
 }
 
 impl std::fmt::Debug for Recommender {

@@ -13,6 +13,8 @@ struct Content {
     prior: Option<TransitionPrior>,
     /// Ids with their rows.
     new: Vec<(&'static str, [f32; 2])>,
+    /// Categories of each new item.
+    categories: Vec<String>,
     retired: Option<Vec<&'static str>>,
 }
 
@@ -36,8 +38,9 @@ impl Content {
         let count = self.new.len();
         if count > 0 {
             let item = |(id, _): &(&str, [f32; 2])| Item {
-                id: (*id).into(),
                 title: Some(format!("New {id}")),
+                categories: self.categories.clone(),
+                ..Item::new(*id)
             };
             // Written as it is: a vocabulary would refuse an id that occurs twice.
             let items: Vec<Item> = self.new.iter().map(item).collect();
@@ -136,6 +139,36 @@ fn new_items_are_ranked_named_and_read() {
         ..all()
     };
     assert_eq!(best(&mut recommender, &["a"], &allow), ["n", "b"]);
+}
+
+#[test]
+fn new_items_have_categories() {
+    let mut recommender = recommender();
+    let content = Content {
+        categories: vec!["new".into()],
+        ..Content::new(&[("n", [9.0, 0.0]), ("m", [8.0, 0.0])])
+    };
+    apply(&mut recommender, content).expect("applies");
+    let only = FilterOptions {
+        categories: Some(vec!["new".into()]),
+        ..all()
+    };
+    assert_eq!(best(&mut recommender, &["a"], &only), ["n", "m"]);
+    let without = FilterOptions {
+        block_categories: vec!["new".into()],
+        ..all()
+    };
+    assert_eq!(
+        best(&mut recommender, &["a"], &without),
+        ["c", "d", "b", "e"]
+    );
+    // A category of a pack may be one that the bundle has not; what is refused leaves none.
+    let content = Content {
+        categories: vec!["more".into(), "more".into()],
+        ..Content::new(&[("o", [7.0, 0.0])])
+    };
+    apply(&mut recommender, content).expect_err("refused");
+    assert_eq!(recommender.vocabulary().categories().len(), 1);
 }
 
 #[test]

@@ -162,8 +162,8 @@ fn with_graph(bundle: &Path, onnx: &Path, name: &str) -> Result<PathBuf, Box<dyn
 /// Items and a few users.
 fn catalog() -> Result<Dataset, Box<dyn Error>> {
     let items = (1..=ITEMS).map(|row| Item {
-        id: id(row),
         title: Some(format!("Item {row}")),
+        ..Item::new(id(row))
     });
     let users: u32 = 20;
     let sequences = (0..users).flat_map(|u| (0..60).map(move |i| 1 + (u * 79 + i * 31) % ITEMS));

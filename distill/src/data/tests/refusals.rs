@@ -126,7 +126,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "nested.jsonl",
         "{\"user\":[1],\"item\":2}\n",
-        "found a list",
+        "found a list of more than texts",
     ),
     ("packed.csv", "\u{1f}\u{0}", "packed.csv"),
     ("zip.csv", "PK\u{3}\u{4}....", "a ZIP archive"),

@@ -24,7 +24,7 @@ const DEFAULT_ENCODER: &str = "minilm";
 /// What is added to which bundle.
 #[derive(Clone, Debug)]
 pub struct NewItemsRequest {
-    /// File of ids and titles.
+    /// File of ids and titles, with categories where it has them.
     pub file: PathBuf,
     /// The bundle; it is not changed.
     pub bundle: PathBuf,

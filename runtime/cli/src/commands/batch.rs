@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use slmrec_core::hash;
 use slmrec_runtime::{FilterOptions, OpenOptions, Recommender};
 
+use super::filter;
 use crate::arguments::BatchArguments;
 use crate::batch::input::Input;
 use crate::batch::parts::{Counts, Parts};
@@ -23,11 +24,11 @@ pub(crate) fn run(arguments: &BatchArguments) -> anyhow::Result<bool> {
     let (from, to) = (&arguments.input, &arguments.output);
     let format = FileFormat::of(to)?;
     check_places(from, to)?;
-    let filter = super::recommend::filter(&arguments.filter)?;
+    let filter = filter::given(&arguments.filter)?;
     let mut input = Input::open(from)?;
     let rows = input.part_rows();
     let (recommenders, engine) = open(arguments)?;
-    let filter = known(filter, &recommenders[0]);
+    let filter = filter::known(filter, &recommenders[0]);
     let job = job(arguments, format, &filter, &recommenders[0], &engine)?;
     let parts = Parts::open(to, format, &job, arguments.restart)?;
     let done: Vec<Option<Counts>> = (0..rows.len()).map(|part| parts.finished(part)).collect();
@@ -103,31 +104,6 @@ fn open(arguments: &BatchArguments) -> anyhow::Result<(Vec<Recommender>, EngineR
     Ok((recommenders, engine))
 }
 
-/// The filter without what the catalog does not have, which is named once and not for every
-/// history.
-fn known(filter: FilterOptions, recommender: &Recommender) -> FilterOptions {
-    let catalog = recommender.vocabulary();
-    let mut unknown = Vec::new();
-    let mut keep = |ids: Vec<String>| -> Vec<String> {
-        let (known, others): (Vec<_>, Vec<_>) =
-            (ids.into_iter()).partition(|id| catalog.index_of(id).is_some());
-        unknown.extend(others);
-        known
-    };
-    let filter = FilterOptions {
-        include_seen: filter.include_seen,
-        block: keep(filter.block),
-        allow: filter.allow.map(&mut keep),
-    };
-    if !unknown.is_empty() {
-        let list = super::recommend::named(&unknown);
-        say(&format!(
-            "warning: the filter names items that the catalog does not have: {list}"
-        ));
-    }
-    filter
-}
-
 /// All that the answers depend on.
 fn job(
     arguments: &BatchArguments,
@@ -139,7 +115,10 @@ fn job(
     let file = |path: &Path| hash::sha256_file(path).with_context(|| path.display().to_string());
     let packs = arguments.engine.pack.iter().map(|pack| file(pack));
     let packs: Vec<String> = packs.collect::<anyhow::Result<_>>()?;
-    let lists = serde_json::to_vec(&(&filter.block, &filter.allow))?;
+    let lists = serde_json::to_vec(&(
+        (&filter.block, &filter.allow),
+        (&filter.block_categories, &filter.categories),
+    ))?;
     let values = [
         ("format_version", json!(1)),
         ("program", json!(env!("CARGO_PKG_VERSION"))),
@@ -151,7 +130,7 @@ fn job(
         ("engine", json!(engine)),
         ("k", json!(arguments.top)),
         ("include_seen", json!(filter.include_seen)),
-        ("block_and_allow_sha256", json!(hash::sha256_hex(&lists))),
+        ("lists_sha256", json!(hash::sha256_hex(&lists))),
         ("part_rows", json!(PART_ROWS)),
     ];
     Ok(values

@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Context;
-use comfy_table::Cell;
+use comfy_table::{Cell, Table};
 use serde::Serialize;
 use slmrec_core::manifest::GraphTarget;
-use slmrec_core::{Bundle, Certificate, Manifest, Split};
+use slmrec_core::{Bundle, Categories, Certificate, ItemIndex, Manifest, Split};
 use slmrec_runtime::{ProviderChoice, provider_choice};
 
 use crate::arguments::{Format, InspectArguments};
@@ -23,8 +23,21 @@ struct Report<'a> {
     /// What was found out about providers, on this and other machines that share the cache.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     provider_choices: Vec<ProviderChoice>,
+    /// The category of most items first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    categories: Vec<CategoryRow>,
     manifest: &'a Manifest,
 }
+
+#[derive(Serialize)]
+struct CategoryRow {
+    name: String,
+    /// Number of items that have it.
+    items: usize,
+}
+
+/// Most categories that are printed for people.
+const CATEGORIES: usize = 20;
 
 /// Which member each engine would run.
 #[derive(Serialize)]
@@ -35,7 +48,8 @@ struct Engines {
 
 pub(crate) fn run(arguments: &InspectArguments) -> anyhow::Result<bool> {
     let path = bundle_search::find(arguments.bundle.bundle.as_deref())?;
-    let bundle = Bundle::open(&path)?;
+    let mut bundle = Bundle::open(&path)?;
+    let categories = category_rows(bundle.vocabulary()?.categories());
     let report = Report {
         path: path.display().to_string(),
         file_bytes: file_size(&path)?,
@@ -44,6 +58,7 @@ pub(crate) fn run(arguments: &InspectArguments) -> anyhow::Result<bool> {
         provider_choices: machine::provider_cache()
             .map(|cache| provider_choice::remembered(&cache, bundle.sha256()))
             .unwrap_or_default(),
+        categories,
         manifest: bundle.manifest(),
     };
     let text = match arguments.format.format {
@@ -52,6 +67,18 @@ pub(crate) fn run(arguments: &InspectArguments) -> anyhow::Result<bool> {
     };
     output::print(&text)?;
     Ok(true)
+}
+
+/// The category of most items first, equal ones by name.
+fn category_rows(categories: &Categories) -> Vec<CategoryRow> {
+    let row = |(name, items): (&str, &[ItemIndex])| CategoryRow {
+        name: name.to_owned(),
+        items: items.len(),
+    };
+    let mut rows: Vec<CategoryRow> = categories.iter().map(row).collect();
+    // Stable: the names are in order already.
+    rows.sort_by_key(|row| std::cmp::Reverse(row.items));
+    rows
 }
 
 /// What quantization cost when the bundle was written.
@@ -105,8 +132,24 @@ impl Report<'_> {
         }
         let mut text = String::new();
         let _ = writeln!(text, "{facts}\n{members}");
+        if !self.categories.is_empty() {
+            let _ = writeln!(text, "{}", self.category_table());
+        }
         text.extend(self.provider_choices.iter().map(report::provider_table));
         text
+    }
+
+    fn category_table(&self) -> Table {
+        let all = self.categories.len();
+        let head = match all {
+            0..=CATEGORIES => format!("Category ({all})"),
+            _ => format!("Category (the first {CATEGORIES} of {all})"),
+        };
+        let mut table = output::table(&[&head, "Items"]);
+        for row in self.categories.iter().take(CATEGORIES) {
+            table.add_row([Cell::new(printable(&row.name)), number(row.items)]);
+        }
+        table
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {

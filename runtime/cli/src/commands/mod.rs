@@ -2,6 +2,7 @@
 
 mod batch;
 mod evaluate;
+mod filter;
 mod inspect;
 mod recommend;
 mod verify;

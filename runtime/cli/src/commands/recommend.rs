@@ -15,12 +15,10 @@ use slmrec_runtime::{
     RuntimeError, Timing,
 };
 
-use crate::arguments::{FilterArguments, Format, RecommendArguments};
+use super::filter::{self, named};
+use crate::arguments::{Format, RecommendArguments};
 use crate::output::{self, number, printable, say};
 use crate::report::{BundleReport, EngineReport, TimingReport};
-
-/// Most ids of a list that are named on stderr.
-const NAMED: usize = 10;
 
 #[derive(Serialize)]
 struct Report {
@@ -43,6 +41,8 @@ struct UserResult {
     shortfall: usize,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unknown_filter_items: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unknown_categories: Vec<String>,
     /// Of the items to rank.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unknown_candidates: Vec<String>,
@@ -53,6 +53,8 @@ struct Row {
     rank: usize,
     item: String,
     title: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    categories: Vec<String>,
     score: Option<f32>,
     /// What speaks for it, where that was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,8 +76,8 @@ pub(crate) fn run(arguments: &RecommendArguments) -> anyhow::Result<bool> {
     let score = &arguments.score;
     let question = Question {
         k: arguments.top.get(),
-        filter: filter(&arguments.filter)?,
-        candidates: ids(&score.score, score.score_file.as_deref())?,
+        filter: filter::given(&arguments.filter)?,
+        candidates: filter::ids(&score.score, score.score_file.as_deref())?,
         popular: arguments.popular,
     };
     let histories =
@@ -86,6 +88,7 @@ pub(crate) fn run(arguments: &RecommendArguments) -> anyhow::Result<bool> {
     for (position, history) in histories.iter().enumerate() {
         let result = answer(&mut recommender, history, &question, &mut timing)
             .and_then(|mut result| {
+                name_categories(&recommender, &mut result);
                 if arguments.explain {
                     explain(&mut recommender, history, &mut result, &mut timing)?;
                 }
@@ -108,29 +111,6 @@ pub(crate) fn run(arguments: &RecommendArguments) -> anyhow::Result<bool> {
     output::print(&text)?;
     say_time(&report, timing.total());
     Ok(true)
-}
-
-/// What the arguments let through.
-pub(super) fn filter(arguments: &FilterArguments) -> anyhow::Result<FilterOptions> {
-    let block = ids(&arguments.block, arguments.block_file.as_deref())?;
-    let allow = ids(&arguments.allow, arguments.allow_file.as_deref())?;
-    Ok(FilterOptions {
-        include_seen: arguments.include_seen,
-        block: block.unwrap_or_default(),
-        allow,
-    })
-}
-
-/// Ids of the command line and of a file with one a line; `None` when neither was given.
-fn ids(named: &[String], file: Option<&Path>) -> anyhow::Result<Option<Vec<String>>> {
-    let mut ids = named.to_vec();
-    if let Some(path) = file {
-        let text = String::from_utf8(super::read_file(path)?)
-            .with_context(|| format!("{}: expected UTF-8 text", path.display()))?;
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        ids.extend(lines.map(str::to_owned));
-    }
-    Ok((file.is_some() || !named.is_empty()).then_some(ids))
 }
 
 /// What is asked about every history.
@@ -172,6 +152,15 @@ fn answer(
     }
 }
 
+/// Adds the categories of the items.
+fn name_categories(recommender: &Recommender, result: &mut UserResult) {
+    let catalog = recommender.vocabulary();
+    for row in &mut result.recommendations {
+        let item = catalog.index_of(&row.item).and_then(|at| catalog.get(at));
+        row.categories = item.map(|item| item.categories.clone()).unwrap_or_default();
+    }
+}
+
 /// Adds the reasons; popular items have none.
 fn explain(
     recommender: &mut Recommender,
@@ -203,6 +192,7 @@ fn row(item: Recommendation) -> Row {
         rank: item.rank,
         item: item.id,
         title: item.title,
+        categories: Vec::new(),
         score: Some(item.score),
         reasons: None,
     }
@@ -217,6 +207,7 @@ fn from_candidates(history: &History, found: RankedCandidates) -> UserResult {
         popular: false,
         shortfall: 0,
         unknown_filter_items: Vec::new(),
+        unknown_categories: Vec::new(),
         unknown_candidates: found.unknown_candidates,
     }
 }
@@ -230,6 +221,7 @@ fn from_model(history: &History, found: Recommendations) -> UserResult {
         popular: false,
         shortfall: found.shortfall,
         unknown_filter_items: found.unknown_filter_items,
+        unknown_categories: found.unknown_categories,
         unknown_candidates: Vec::new(),
     }
 }
@@ -249,6 +241,7 @@ fn from_popularity(
         rank: item.rank,
         item: item.id,
         title: item.title,
+        categories: Vec::new(),
         score: None,
         reasons: None,
     });
@@ -260,6 +253,7 @@ fn from_popularity(
         popular: true,
         shortfall: found.shortfall,
         unknown_filter_items: found.unknown_filter_items,
+        unknown_categories: found.unknown_categories,
         unknown_candidates: Vec::new(),
     })
 }
@@ -284,12 +278,11 @@ fn warn(result: &UserResult) {
             "warning: {whose}skipped items that the catalog does not have: {list}"
         ));
     }
-    if !result.unknown_filter_items.is_empty() {
-        let list = named(&result.unknown_filter_items);
-        say(&format!(
-            "warning: {whose}the filter names items that the catalog does not have: {list}"
-        ));
-    }
+    filter::warn(
+        &whose,
+        &result.unknown_filter_items,
+        &result.unknown_categories,
+    );
     if !result.unknown_candidates.is_empty() {
         let list = named(&result.unknown_candidates);
         say(&format!(
@@ -306,19 +299,6 @@ fn warn(result: &UserResult) {
         say(&format!(
             "notice: {whose}nothing in the history is known; these are popular items"
         ));
-    }
-}
-
-/// The first ids of a list, and how many more there are.
-pub(super) fn named(ids: &[String]) -> String {
-    let first: Vec<String> = ids
-        .iter()
-        .take(NAMED)
-        .map(|id| format!("{:?}", printable(id)))
-        .collect();
-    match ids.len().saturating_sub(NAMED) {
-        0 => first.join(", "),
-        more => format!("{} and {more} more", first.join(", ")),
     }
 }
 

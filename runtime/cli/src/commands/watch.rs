@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
+use super::filter;
 use crate::arguments::WatchArguments;
 use crate::watch::adviser::ByRecommender;
 use crate::watch::terminal;
@@ -12,8 +13,9 @@ pub(crate) fn run(arguments: &WatchArguments) -> anyhow::Result<bool> {
         "watch needs a terminal: standard input or output is none; hint: `slmrec-run history.json` \
          answers without one"
     );
-    let filter = super::recommend::filter(&arguments.filter)?;
+    let filter = filter::given(&arguments.filter)?;
     let (recommender, engine, _) = super::open(&arguments.bundle, &arguments.engine)?;
+    let filter = filter::known(filter, &recommender);
     let about = format!(
         "{}: {} items, {engine}",
         recommender.manifest().data.name,

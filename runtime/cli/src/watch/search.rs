@@ -56,8 +56,8 @@ mod tests {
 
     fn catalog(titles: &[&str]) -> ItemVocabulary {
         let items = (1..).zip(titles).map(|(n, title)| Item {
-            id: n.to_string(),
             title: (!title.is_empty()).then(|| (*title).to_owned()),
+            ..Item::new(n.to_string())
         });
         ItemVocabulary::new(items.collect()).expect("valid")
     }

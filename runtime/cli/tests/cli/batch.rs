@@ -62,6 +62,15 @@ fn gives_what_single_runs_give() {
                 "3",
             ],
             &["--include-seen", "--allow", "item-1", "--allow", "item-2"],
+            &[
+                "--category",
+                " third ",
+                "--category",
+                "nothing",
+                "--block-category",
+                "even",
+            ],
+            &["--category", "nothing"],
         ] {
             let found = batch(bundle, "equal.parquet", "equal-out.parquet", arguments);
             let single: Vec<&str> = (arguments.iter().copied())

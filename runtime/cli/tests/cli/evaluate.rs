@@ -104,10 +104,7 @@ fn items_that_the_bundle_does_not_know_are_misses_and_counted() {
     let renamed = dataset.vocabulary.get(gone).expect("known").id.clone();
     for item in &mut items {
         if item.id == renamed {
-            *item = Item {
-                id: "stranger".into(),
-                title: None,
-            };
+            *item = Item::new("stranger");
         }
     }
     let last = dataset.num_items() as u32 + 1;
@@ -178,6 +175,7 @@ fn inspect() {
         "encoder",
         "no graph for it",
         "SHA-256",
+        "Category (2)",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
@@ -185,6 +183,10 @@ fn inspect() {
     assert_eq!(report["manifest"]["format_version"], 1);
     assert!(report["engines"]["tract"].is_string());
     assert_ne!(report["engines"]["tract"], report["engines"]["onnxruntime"]);
+    assert_eq!(
+        report["categories"],
+        serde_json::json!([{"name": "even", "items": 15}, {"name": "third", "items": 10}])
+    );
 }
 
 #[test]

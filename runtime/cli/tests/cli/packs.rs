@@ -25,8 +25,8 @@ fn pack(name: &str, new: Option<(&str, &str)>, retired: &[&str]) -> PathBuf {
         let row = ItemTable::from_f32(&row, table.dim(), table.row_type()).expect("a row");
         let title = Some("Brand new".into());
         let item = ItemVocabulary::new(vec![Item {
-            id: id.into(),
             title,
+            ..Item::new(id)
         }])
         .expect("valid");
         writer.add(NEW_ITEMS_MEMBER, item.to_json().expect("JSON"));

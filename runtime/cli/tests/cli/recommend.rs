@@ -85,12 +85,18 @@ fn json_of_several_users() {
         {
           "recommendations": [
             {
+              "categories": [
+                "third"
+              ],
               "item": "item-27",
               "rank": 1,
               "score": "2.006",
               "title": "The item in row 27"
             },
             {
+              "categories": [
+                "even"
+              ],
               "item": "item-2",
               "rank": 2,
               "score": "1.882",
@@ -106,12 +112,18 @@ fn json_of_several_users() {
         {
           "recommendations": [
             {
+              "categories": [
+                "third"
+              ],
               "item": "item-27",
               "rank": 1,
               "score": "2.006",
               "title": "The item in row 27"
             },
             {
+              "categories": [
+                "even"
+              ],
               "item": "item-2",
               "rank": 2,
               "score": "1.882",
@@ -186,6 +198,58 @@ fn filters() {
     assert_eq!(left, ["item-1", "item-3"]);
     assert_eq!(report["results"][0]["shortfall"], 8);
     assert_eq!(report["results"][0]["unknown_filter_items"][0], "item-99");
+}
+
+#[test]
+fn categories() {
+    let history = fixture().history("categories.json", r#"["item-3","item-8"]"#);
+    let run = |arguments: &[&str]| {
+        let mut command = with_bundle("fp32");
+        let command = command.arg(&history).args(["-k", "30"]).args(arguments);
+        json(command)["results"][0].clone()
+    };
+    // Rows that two divide are even, those that three divides third.
+    let rows = |result: &Value| -> Vec<u32> {
+        let number = |id: &str| id.strip_prefix("item-").expect("id").parse::<u32>();
+        let mut rows: Vec<u32> = (items(result).iter())
+            .map(|id| number(id).expect("a row"))
+            .collect();
+        rows.sort_unstable();
+        rows
+    };
+    let third = run(&["--category", "third"]);
+    assert_eq!(rows(&third), [6, 9, 12, 15, 18, 21, 24, 27, 30]);
+    assert_eq!(third["shortfall"], 21);
+    for row in third["recommendations"].as_array().expect("rows") {
+        let even = rows(&serde_json::json!({ "recommendations": [row] }))[0].is_multiple_of(2);
+        let expected: &[&str] = if even { &["even", "third"] } else { &["third"] };
+        assert_eq!(row["categories"], serde_json::json!(expected));
+    }
+    let neither = run(&["--block-category", "even", "--block-category", "third"]);
+    for row in neither["recommendations"].as_array().expect("rows") {
+        assert_eq!(row.get("categories"), None);
+    }
+    let odd = run(&[
+        "--category",
+        "third",
+        "--category",
+        "none",
+        "--block-category",
+        "even",
+    ]);
+    assert_eq!(rows(&odd), [9, 15, 21, 27]);
+    assert_eq!(odd["unknown_categories"], serde_json::json!(["none"]));
+    let nothing = run(&["--category", "Third"]);
+    assert!(rows(&nothing).is_empty());
+    assert_eq!(nothing["shortfall"], 30);
+    let mut command = with_bundle("fp32");
+    let command = command.arg(&history).args(["--block-category", "Even"]);
+    let talk = command.assert().success().get_output().stderr.clone();
+    let talk = String::from_utf8(talk).expect("UTF-8");
+    assert!(
+        talk.contains("categories that no item has: \"Even\""),
+        "{talk}"
+    );
 }
 
 #[test]

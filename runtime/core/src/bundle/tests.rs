@@ -87,8 +87,8 @@ fn writer() -> BundleWriter {
     let vocabulary = ItemVocabulary::new(
         ["a", "b"]
             .map(|id| Item {
-                id: id.into(),
                 title: Some(format!("Title of {id}")),
+                ..Item::new(id)
             })
             .to_vec(),
     )

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::records::Filter;
 
-/// `{"history": ["50", "181"], "k": 10, "filter": {"include_seen": false, "block": [], "allow": null}}`
+/// `{"history": ["50", "181"], "k": 10, "filter": {"include_seen": false, "block": [], "allow": null, "categories": null, "block_categories": []}}`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Recommend {
@@ -56,4 +56,27 @@ fn ten() -> u32 {
 
 fn sixteen() -> u32 {
     16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(json: &str) -> Result<Filter, String> {
+        let question = format!(r#"{{"history": ["1"], "filter": {json}}}"#);
+        let asked = serde_json::from_str::<Recommend>(&question);
+        asked.map(|asked| asked.filter).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_filter_is_by_categories_too() {
+        let asked = filter(r#"{"categories": ["War"], "block_categories": ["Horror"]}"#);
+        let asked = asked.expect("a filter");
+        assert_eq!(asked.categories.as_deref(), Some(&["War".to_owned()][..]));
+        assert_eq!(asked.block_categories, ["Horror"]);
+        let plain = filter(r#"{"categories": null}"#).expect("a filter");
+        assert!(plain.categories.is_none() && plain.block_categories.is_empty());
+        let misspelt = filter(r#"{"category": ["War"]}"#).expect_err("refused");
+        assert!(misspelt.contains("unknown field `category`"), "{misspelt}");
+    }
 }

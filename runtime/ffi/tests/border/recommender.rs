@@ -88,6 +88,42 @@ fn candidates_have_the_scores_of_the_list_and_reasons_are_of_the_history() {
 }
 
 #[test]
+fn categories_filter_and_unknown_ones_are_named() {
+    let recommender = open();
+    // Rows that two divide are even, those that three divides third.
+    let third = Filter {
+        categories: Some(ids(&["third", "Third"])),
+        block_categories: ids(&["even", "none"]),
+        include_seen: true,
+        ..Filter::default()
+    };
+    let expected = ids(&["item-15", "item-21", "item-27", "item-3", "item-9"]);
+    let found = recommender.recommend(ids(&["item-1"]), 30, third.clone(), None);
+    let found = found.expect("recommends");
+    let mut left: Vec<String> = found.items.into_iter().map(|i| i.id).collect();
+    left.sort_unstable();
+    assert_eq!((left, found.shortfall), (expected.clone(), 25));
+    let mut unknown = found.unknown_categories;
+    unknown.sort_unstable();
+    assert_eq!(unknown, ["Third", "none"]);
+    assert!(found.unknown_filter_items.is_empty());
+    let found = recommender.popular(30, third).expect("a list");
+    let mut left: Vec<String> = found.items.into_iter().map(|i| i.id).collect();
+    left.sort_unstable();
+    assert_eq!((left, found.shortfall), (expected, 25));
+    assert_eq!(found.unknown_categories.len(), 2);
+    let long = Filter {
+        block_categories: vec!["x".repeat(5000)],
+        ..Filter::default()
+    };
+    let error = recommender.recommend(ids(&["item-1"]), 1, long, None);
+    let Err(SlmrecError::InvalidArgument(told)) = error else {
+        panic!("{error:?}");
+    };
+    assert!(told.contains("the blocked categories"), "{told}");
+}
+
+#[test]
 fn a_state_grows_and_survives_as_bytes() {
     let recommender = open();
     let state = Arc::clone(&recommender)

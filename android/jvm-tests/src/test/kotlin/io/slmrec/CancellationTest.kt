@@ -80,11 +80,12 @@ class CancellationTest {
     @Test
     fun `the native side ends a question whose token is cancelled`() {
         val native = NativeOptions(options.onnxRuntime, NativeProvider.AUTO, 1u, true)
+        val filter = NativeFilter(false, emptyList(), null, null, emptyList())
         NativeRecommender.open(bundle.path, native).use { recommender ->
             CancelToken().use { token ->
                 token.cancel()
                 assertThrows(NativeException.Cancelled::class.java) {
-                    recommender.recommend(history(1), 3u, NativeFilter(false, emptyList(), null), token)
+                    recommender.recommend(history(1), 3u, filter, token)
                 }
             }
         }

@@ -35,6 +35,23 @@ class RecommendTest {
     }
 
     @Test
+    fun `categories filter, and unknown ones are named`() = recommending { recommender ->
+        // Rows that two divide are even, those that three divides third.
+        fun rows(found: Recommendations) =
+            found.items.map { it.id.removePrefix("item-").toInt() }.toSet()
+        val seen = Filter(includeSeen = true, categories = listOf("third"))
+        assertEquals((3..30 step 3).toSet(), rows(recommender.recommend(history, 30, seen)))
+        val odd = Filter(includeSeen = true, blockCategories = listOf("even"))
+        val found = recommender.recommend(history, 30, odd)
+        assertEquals((1..30 step 2).toSet(), rows(found))
+        assertEquals(15, found.shortfall)
+        val unknown = recommender.recommend(history, 5, Filter(categories = listOf("Third")))
+        assertEquals(listOf("Third"), unknown.unknownCategories)
+        assertEquals(5, unknown.shortfall)
+        assertTrue(recommender.popular(30, seen).all { it.id.removePrefix("item-").toInt() % 3 == 0 })
+    }
+
+    @Test
     fun `candidates have the scores of the list`() = recommending { recommender ->
         val list = recommender.recommend(history, 4).items
         val ranked = recommender.score(history, list.map { it.id }.reversed() + "other")

@@ -35,6 +35,10 @@ public data class Filter(
     val block: List<String> = emptyList(),
     /** When given, only these ids are recommended. */
     val allow: List<String>? = null,
+    /** When given, only items of at least one of these categories are recommended. */
+    val categories: List<String>? = null,
+    /** Items of one of these categories are never recommended. */
+    val blockCategories: List<String> = emptyList(),
 )
 
 /** One recommended item. */
@@ -59,6 +63,8 @@ public data class Recommendations(
     val unknownItems: List<String>,
     /** Ids of the filter that the catalog does not have. */
     val unknownFilterItems: List<String>,
+    /** Categories of the filter that no item has. */
+    val unknownCategories: List<String>,
     /** Number of items of the history that the model has read: the newest known ones. */
     val usedItems: Int,
     /** Milliseconds that the answer took, without waiting for other questions. */

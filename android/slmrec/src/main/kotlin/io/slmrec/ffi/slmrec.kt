@@ -2699,6 +2699,16 @@ data class Filter (
      * When given, only these ids are recommended.
      */
     val `allow`: List<kotlin.String>?
+    ,
+    /**
+     * When given, only items of at least one of these categories are recommended.
+     */
+    val `categories`: List<kotlin.String>?
+    ,
+    /**
+     * Items of one of these categories are never recommended.
+     */
+    val `blockCategories`: List<kotlin.String>
 
 ){
 
@@ -2718,19 +2728,25 @@ public object FfiConverterTypeFilter: FfiConverterRustBuffer<Filter> {
             FfiConverterBoolean.read(buf),
             FfiConverterSequenceString.read(buf),
             FfiConverterOptionalSequenceString.read(buf),
+            FfiConverterOptionalSequenceString.read(buf),
+            FfiConverterSequenceString.read(buf),
         )
     }
 
     override fun allocationSize(value: Filter) = (
             FfiConverterBoolean.allocationSize(value.`includeSeen`) +
             FfiConverterSequenceString.allocationSize(value.`block`) +
-            FfiConverterOptionalSequenceString.allocationSize(value.`allow`)
+            FfiConverterOptionalSequenceString.allocationSize(value.`allow`) +
+            FfiConverterOptionalSequenceString.allocationSize(value.`categories`) +
+            FfiConverterSequenceString.allocationSize(value.`blockCategories`)
     )
 
     override fun write(value: Filter, buf: ByteBuffer) {
             FfiConverterBoolean.write(value.`includeSeen`, buf)
             FfiConverterSequenceString.write(value.`block`, buf)
             FfiConverterOptionalSequenceString.write(value.`allow`, buf)
+            FfiConverterOptionalSequenceString.write(value.`categories`, buf)
+            FfiConverterSequenceString.write(value.`blockCategories`, buf)
     }
 }
 
@@ -2873,6 +2889,11 @@ data class PopularItems (
      * Ids of the filter that the catalog does not have.
      */
     val `unknownFilterItems`: List<kotlin.String>
+    ,
+    /**
+     * Categories of the filter that no item has.
+     */
+    val `unknownCategories`: List<kotlin.String>
 
 ){
 
@@ -2892,19 +2913,22 @@ public object FfiConverterTypePopularItems: FfiConverterRustBuffer<PopularItems>
             FfiConverterSequenceTypePopularItem.read(buf),
             FfiConverterUInt.read(buf),
             FfiConverterSequenceString.read(buf),
+            FfiConverterSequenceString.read(buf),
         )
     }
 
     override fun allocationSize(value: PopularItems) = (
             FfiConverterSequenceTypePopularItem.allocationSize(value.`items`) +
             FfiConverterUInt.allocationSize(value.`shortfall`) +
-            FfiConverterSequenceString.allocationSize(value.`unknownFilterItems`)
+            FfiConverterSequenceString.allocationSize(value.`unknownFilterItems`) +
+            FfiConverterSequenceString.allocationSize(value.`unknownCategories`)
     )
 
     override fun write(value: PopularItems, buf: ByteBuffer) {
             FfiConverterSequenceTypePopularItem.write(value.`items`, buf)
             FfiConverterUInt.write(value.`shortfall`, buf)
             FfiConverterSequenceString.write(value.`unknownFilterItems`, buf)
+            FfiConverterSequenceString.write(value.`unknownCategories`, buf)
     }
 }
 
@@ -3164,6 +3188,11 @@ data class Recommendations (
     val `unknownFilterItems`: List<kotlin.String>
     ,
     /**
+     * Categories of the filter that no item has.
+     */
+    val `unknownCategories`: List<kotlin.String>
+    ,
+    /**
      * Number of items of the history that the model has read: the newest known ones.
      */
     val `usedItems`: kotlin.UInt
@@ -3192,6 +3221,7 @@ public object FfiConverterTypeRecommendations: FfiConverterRustBuffer<Recommenda
             FfiConverterUInt.read(buf),
             FfiConverterSequenceString.read(buf),
             FfiConverterSequenceString.read(buf),
+            FfiConverterSequenceString.read(buf),
             FfiConverterUInt.read(buf),
             FfiConverterDouble.read(buf),
         )
@@ -3202,6 +3232,7 @@ public object FfiConverterTypeRecommendations: FfiConverterRustBuffer<Recommenda
             FfiConverterUInt.allocationSize(value.`shortfall`) +
             FfiConverterSequenceString.allocationSize(value.`unknownItems`) +
             FfiConverterSequenceString.allocationSize(value.`unknownFilterItems`) +
+            FfiConverterSequenceString.allocationSize(value.`unknownCategories`) +
             FfiConverterUInt.allocationSize(value.`usedItems`) +
             FfiConverterDouble.allocationSize(value.`milliseconds`)
     )
@@ -3211,6 +3242,7 @@ public object FfiConverterTypeRecommendations: FfiConverterRustBuffer<Recommenda
             FfiConverterUInt.write(value.`shortfall`, buf)
             FfiConverterSequenceString.write(value.`unknownItems`, buf)
             FfiConverterSequenceString.write(value.`unknownFilterItems`, buf)
+            FfiConverterSequenceString.write(value.`unknownCategories`, buf)
             FfiConverterUInt.write(value.`usedItems`, buf)
             FfiConverterDouble.write(value.`milliseconds`, buf)
     }

@@ -36,7 +36,8 @@ internal fun OpenOptions.toNative(): NativeOpenOptions = NativeOpenOptions(
     prior = prior,
 )
 
-internal fun Filter.toNative(): NativeFilter = NativeFilter(includeSeen, block, allow)
+internal fun Filter.toNative(): NativeFilter =
+    NativeFilter(includeSeen, block, allow, categories, blockCategories)
 
 internal fun NativeRecommendation.toAnswer(): Recommendation =
     Recommendation(rank.toInt(), id, title, score)
@@ -46,6 +47,7 @@ internal fun NativeRecommendations.toAnswer(): Recommendations = Recommendations
     shortfall = shortfall.toInt(),
     unknownItems = unknownItems,
     unknownFilterItems = unknownFilterItems,
+    unknownCategories = unknownCategories,
     usedItems = usedItems.toInt(),
     milliseconds = milliseconds,
 )

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 
+use prost::Message as _;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 use slmrec_core::manifest::Readout;
@@ -14,6 +15,9 @@ use crate::checkpoint::{
     Base, CONFIG_FILE, FORMAT_VERSION, LlamaConfig, MODEL_FILE, Prompt, RECOMMENDER_FILE,
     RECOMMENDER_WEIGHTS_FILE, RecommenderConfig,
 };
+use crate::onnx::tensor_proto::DataType;
+use crate::onnx::tensor_shape_proto::dimension;
+use crate::onnx::{ModelProto, TypeProto, ValueInfoProto, type_proto};
 
 /// Sizes of a random checkpoint.
 #[derive(Clone, Debug)]
@@ -255,4 +259,43 @@ impl SplitMix {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (((z ^ (z >> 31)) >> 40) as f32) / (1u32 << 23) as f32 - 1.0
     }
+}
+
+/// A graph with the values whose shape it states as further outputs, for tests that they are true;
+/// and those values: names, and for each axis its size or the name of it.
+#[must_use]
+pub fn with_stated_shapes_as_outputs(onnx: &[u8]) -> (Vec<u8>, Vec<(String, Vec<String>)>) {
+    let mut model = ModelProto::decode(onnx).expect("an ONNX file");
+    let graph = model.graph.as_mut().expect("a graph");
+    let stated: Vec<ValueInfoProto> = std::mem::take(&mut graph.value_info);
+    let axes = |value: &ValueInfoProto| -> Vec<String> {
+        let Some(type_proto::Value::TensorType(tensor)) =
+            value.r#type.as_ref().and_then(|t| t.value.as_ref())
+        else {
+            panic!("{} is no tensor", value.name());
+        };
+        let dims = tensor.shape.iter().flat_map(|shape| &shape.dim);
+        dims.map(|dim| match &dim.value {
+            Some(dimension::Value::DimValue(size)) => size.to_string(),
+            Some(dimension::Value::DimParam(name)) => name.clone(),
+            None => panic!("{} has an axis without a size", value.name()),
+        })
+        .collect()
+    };
+    let shapes = stated.iter().map(|v| (v.name().to_owned(), axes(v)));
+    let shapes = shapes.collect();
+    // Without the statement an engine finds out for itself.
+    graph
+        .output
+        .extend(stated.into_iter().map(|value| ValueInfoProto {
+            r#type: Some(TypeProto {
+                denotation: None,
+                value: Some(type_proto::Value::TensorType(type_proto::Tensor {
+                    elem_type: Some(DataType::Float as i32),
+                    shape: None,
+                })),
+            }),
+            ..value
+        }));
+    (model.encode_to_vec(), shapes)
 }

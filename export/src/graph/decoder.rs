@@ -6,7 +6,7 @@
 //!
 //! Where a shape cannot be followed from the inputs' (behind a slice to a computed length, or a
 //! `-1`), it is stated. ONNX Runtime compares every buffer that it plans with all that are free; of
-//! unknown sizes none is ever reused, and opening a graph takes three times as long.
+//! unknown sizes none is ever reused, and opening a graph takes more than twice as long.
 
 use ndarray::{Array1, Array2, Array3, Axis as NdAxis};
 use slmrec_core::certificate::Quantization;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use ndarray::{Array2, Axis};
+use slmrec_core::certificate::Quantization;
 use slmrec_core::manifest::{Precision, Sample, SampleItem, Samples};
 use slmrec_core::prior::SparseSums;
 use slmrec_core::ranking::top_k;
@@ -43,6 +44,12 @@ const INT8: Thresholds = Thresholds {
     min_cosine: 0.98,
     min_overlap: 0.8,
 };
+/// Four bits in weights. Whether that ranks well enough is for the certificate to say; this only
+/// tells a sound engine from one that reads the halves of a byte in another order.
+const FOUR_BITS: Thresholds = Thresholds {
+    min_cosine: 0.7,
+    min_overlap: 0.4,
+};
 
 /// Chooses histories (at least [`MIN_SAMPLES`]) from the training sequences and computes their
 /// results in full precision on the unquantized item embeddings. `dir` is the dataset's, for
@@ -74,6 +81,7 @@ pub(crate) fn samples(
     } = match options.precision {
         Precision::Fp32 => FP32,
         Precision::Fp16 => FP16,
+        Precision::Int8 if options.quantization == Quantization::Blocks4 => FOUR_BITS,
         Precision::Int8 => INT8,
     };
     Ok(Samples {

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use ndarray::Axis;
+use slmrec_core::certificate::Quantization;
 use slmrec_core::manifest::{EncoderEntry, GraphTarget, Precision};
 use slmrec_core::{Bundle, BundleWriter, History};
 use slmrec_export::testing::{TinyCheckpoint, tiny_dataset};
@@ -18,6 +19,8 @@ const FP32_TOLERANCE: f32 = 1e-4;
 const FP16_COSINE: f32 = 0.9999;
 /// Weights and activations with eight bits, random weights, narrow layers.
 const INT8_COSINE: f32 = 0.995;
+/// Weights with four bits, a scale for every 32.
+const FOUR_BITS_COSINE: f32 = 0.95;
 
 struct Case {
     folder: tempfile::TempDir,
@@ -56,6 +59,19 @@ impl Case {
             &path,
         )
         .expect("exports");
+        path
+    }
+
+    /// A bundle with weights of four bits.
+    fn four_bits(&self) -> PathBuf {
+        let path = self.path("four-bits.slmrec");
+        let options = ExportOptions {
+            precision: Precision::Int8,
+            quantization: Quantization::Blocks4,
+            ..ExportOptions::default()
+        };
+        let (checkpoint, dataset) = (self.path("checkpoint"), self.path("dataset"));
+        export(&checkpoint, &dataset, &options, &path).expect("exports");
         path
     }
 
@@ -195,12 +211,14 @@ fn fewer_bits_stay_near_the_full_precision() {
         let case = Case::new(&kind);
         let half = case.bundle(Precision::Fp16, false);
         let int8 = case.bundle(Precision::Int8, true);
+        let four_bits = case.four_bits();
         let engines = [
             (&half, EngineChoice::OnnxRuntime, FP16_COSINE),
             (&half, EngineChoice::Tract, FP16_COSINE),
             (&int8, EngineChoice::OnnxRuntime, INT8_COSINE),
             // The portable graph, with int8 item rows going in.
             (&int8, EngineChoice::Tract, INT8_COSINE),
+            (&four_bits, EngineChoice::OnnxRuntime, FOUR_BITS_COSINE),
         ];
         for (bundle, engine, limit) in engines {
             let mut recommender = open(bundle, engine);
@@ -225,5 +243,8 @@ fn bundles_pass_their_own_samples() {
             let result = recommender.self_test().expect("samples");
             assert!(result.passed(), "{precision} {kind:?}: {result:?}");
         }
+        let mut recommender = open(&case.four_bits(), EngineChoice::OnnxRuntime);
+        let result = recommender.self_test().expect("samples");
+        assert!(result.passed(), "four bits, {kind:?}: {result:?}");
     }
 }

@@ -179,6 +179,7 @@ impl Changes {
         }
         self.float("export.max_ndcg_drop", args.max_ndcg_drop);
         self.flag("export.all_forms", args.all_forms, true);
+        self.flag("export.four_bits", args.four_bits, true);
         self.flag("export.certificate", args.no_certificate, false);
         self.choice("export.target", args.target);
         self.path("evaluate.runner", args.runner.as_deref());
@@ -301,7 +302,7 @@ mod tests {
             "x evaluate --split validation --runner r --no-bundle",
             "x plan --base b --no-calibration",
             "x export --fp16 --portable --no-prior -o o",
-            "x export --max-ndcg-drop 0.1 --all-forms --target arm64 --runner r",
+            "x export --max-ndcg-drop 0.1 --all-forms --four-bits --target arm64 --runner r",
             "x export --no-certificate",
             "x blend --more-sasrecs 1 --no-decoder",
             "x cold --titles t --held-out 0.1",

@@ -21,6 +21,7 @@ pub mod ops;
 pub mod parameters;
 pub mod read_after;
 pub mod recommender;
+pub mod remembered;
 pub mod sasrec;
 pub mod state_readout;
 #[cfg(test)]
@@ -45,6 +46,7 @@ pub use lora::{BodyTraining, LoraSettings, TargetModule};
 pub use parameters::Parameters;
 pub use read_after::ReadAfter;
 pub use recommender::{BodyDtype, LlmRecommender, LlmSettings};
+pub use remembered::Remembered;
 pub use sasrec::{SasRec, SasRecError, SasRecSettings};
 pub use state_readout::StateReadout;
 pub use text_encoder::TextEncoder;
@@ -116,4 +118,35 @@ pub trait SequentialModel: Sync {
 
     /// Longest history S that the model takes.
     fn max_history(&self) -> usize;
+}
+
+impl<M: SequentialModel + Send + ?Sized> SequentialModel for std::sync::Arc<M> {
+    fn forward(
+        &self,
+        batch: &HistoryBatch,
+        mode: Mode<'_>,
+        state_layers: &[usize],
+    ) -> Result<ModelOutput> {
+        self.as_ref().forward(batch, mode, state_layers)
+    }
+
+    fn read_out(&self, state: &Tensor) -> Result<Tensor> {
+        self.as_ref().read_out(state)
+    }
+
+    fn item_table(&self) -> ItemTable<'_> {
+        self.as_ref().item_table()
+    }
+
+    fn parameters(&self) -> &Parameters {
+        self.as_ref().parameters()
+    }
+
+    fn num_layers(&self) -> usize {
+        self.as_ref().num_layers()
+    }
+
+    fn max_history(&self) -> usize {
+        self.as_ref().max_history()
+    }
 }

@@ -14,6 +14,8 @@ use crate::onnx::{
 pub(crate) const OPSET: u32 = 17;
 /// The file format version that came with [`OPSET`].
 const IR_VERSION: i64 = 8;
+/// Where ONNX Runtime's own operators are, and their version.
+const ONNX_RUNTIME: (&str, i64) = ("com.microsoft", 1);
 /// Protocol buffers hold no larger message.
 const MAX_BYTES: usize = i32::MAX as usize;
 
@@ -53,6 +55,21 @@ impl GraphBuilder {
     ) -> String {
         self.node_outputs(op, name, inputs, attributes, &[name]);
         name.to_owned()
+    }
+
+    /// Adds a node of ONNX Runtime's own operators with one output.
+    pub(crate) fn onnx_runtime_node(
+        &mut self,
+        op: &str,
+        name: &str,
+        inputs: &[&str],
+        attributes: Vec<AttributeProto>,
+    ) -> String {
+        let name = self.node_with(op, name, inputs, attributes);
+        if let Some(node) = self.graph.node.last_mut() {
+            node.domain = Some(ONNX_RUNTIME.0.to_owned());
+        }
+        name
     }
 
     /// Adds a node with the given outputs.
@@ -138,14 +155,15 @@ impl GraphBuilder {
 
     /// The finished file.
     pub(crate) fn finish(self) -> Result<Vec<u8>, ExportError> {
+        let mut opset_import = vec![operator_set("", i64::from(OPSET))];
+        if (self.graph.node.iter()).any(|node| node.domain() == ONNX_RUNTIME.0) {
+            opset_import.push(operator_set(ONNX_RUNTIME.0, ONNX_RUNTIME.1));
+        }
         let model = ModelProto {
             ir_version: Some(IR_VERSION),
             producer_name: Some(env!("CARGO_PKG_NAME").to_owned()),
             producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-            opset_import: vec![OperatorSetIdProto {
-                domain: Some(String::new()),
-                version: Some(i64::from(OPSET)),
-            }],
+            opset_import,
             graph: Some(self.graph),
             ..ModelProto::default()
         };
@@ -160,6 +178,13 @@ impl GraphBuilder {
                 limit: MAX_BYTES,
             }),
         }
+    }
+}
+
+fn operator_set(domain: &str, version: i64) -> OperatorSetIdProto {
+    OperatorSetIdProto {
+        domain: Some(domain.to_owned()),
+        version: Some(version),
     }
 }
 

@@ -11,8 +11,11 @@ use crate::onnx::tensor_proto::DataType;
 use slmrec_core::certificate::Quantization;
 use slmrec_core::manifest::Precision;
 
+use super::blocks::{BLOCK, quantize_blocks};
 use super::columns::{quantize_columns, quantize_columns_signed};
 
+/// What `MatMulNBits` calls products in eight bits.
+const EIGHT_BIT_ACTIVATIONS: i64 = 4;
 /// Keeps a row of zeros from being divided by zero.
 const TINY: f32 = 1e-30;
 
@@ -76,6 +79,7 @@ impl Linears {
             Precision::Fp16 => half_storage(b, x, weight),
             Precision::Int8 => Ok(match self.quantization {
                 Quantization::WeightsOnly => weights_only(b, x, weight),
+                Quantization::Blocks4 => block_wise(b, x, weight),
                 Quantization::DynamicRows => self.row_by_row(b, x, weight),
                 _ => self.integer(b, x, weight),
             }),
@@ -87,9 +91,13 @@ impl Linears {
         self.precision == Precision::Int8
     }
 
-    /// Whether activations are quantized too.
+    /// Whether activations are quantized too, a whole tensor at a time unless its rows are evened.
     pub(crate) fn quantizes(&self) -> bool {
-        self.precision == Precision::Int8 && self.quantization.has_integer_products()
+        let whole = !matches!(
+            self.quantization,
+            Quantization::WeightsOnly | Quantization::Blocks4
+        );
+        self.precision == Precision::Int8 && whole
     }
 
     /// As [`Self::apply_uneven`], for the matrix that suffers most from eight bits.
@@ -238,6 +246,30 @@ fn weights_only(b: &mut GraphBuilder, x: &str, weight: &Weight) -> String {
     let steps = b.node("Sub", &format!("{name}.weight_steps"), &[&w, &zero]);
     let wide = b.node("Mul", &format!("{name}.weight_wide"), &[&steps, &scale]);
     b.node("MatMul", name, &[x, &wide])
+}
+
+/// Weights of four bits; the operator quantizes activations, too, every block of every row by itself.
+fn block_wise(b: &mut GraphBuilder, x: &str, weight: &Weight) -> String {
+    let name = &weight.name;
+    let blocks = quantize_blocks(&weight.matrix);
+    let (inputs, outputs) = weight.matrix.dim();
+    let of_column = inputs.div_ceil(BLOCK);
+    let part = |part: &str| format!("{name}.weight{part}");
+    let shape = [outputs, of_column, BLOCK / 2];
+    let w = b.constant(&part(""), &shape, DataType::Uint8, blocks.values);
+    let count = [outputs * of_column];
+    let scale = b.floats(&part("_scale"), &count, &blocks.scales);
+    let count = [blocks.zero_points.len()];
+    let zeros = part("_zero_point");
+    let zero = b.constant(&zeros, &count, DataType::Uint8, blocks.zero_points);
+    let attributes = vec![
+        int("K", inputs as i64),
+        int("N", outputs as i64),
+        int("bits", 4),
+        int("block_size", BLOCK as i64),
+        int("accuracy_level", EIGHT_BIT_ACTIVATIONS),
+    ];
+    b.onnx_runtime_node("MatMulNBits", name, &[x, &w, &scale, &zero], attributes)
 }
 
 /// Weights `[in, out]`, zero points `[out]` and scales `[out]` as constants.

@@ -8,6 +8,7 @@
 //!
 //! Read [`decoder`] first; [`linear`] holds the precisions, [`builder`] the file format.
 
+mod blocks;
 mod builder;
 mod columns;
 mod decoder;

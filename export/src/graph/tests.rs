@@ -36,7 +36,7 @@ const FLOAT_OPERATORS: &[&str] = &[
 const INTEGER_OPERATORS: &[&str] = &["DynamicQuantizeLinear", "MatMulInteger", "Abs", "ReduceMax"];
 
 /// Every precision, int8 in every form.
-const PRECISIONS: [(Precision, Quantization); 7] = [
+const PRECISIONS: [(Precision, Quantization); 8] = [
     (Precision::Fp32, Quantization::Dynamic),
     (Precision::Fp16, Quantization::Dynamic),
     (Precision::Int8, Quantization::Dynamic),
@@ -44,6 +44,7 @@ const PRECISIONS: [(Precision, Quantization); 7] = [
     (Precision::Int8, Quantization::DynamicHalfDown),
     (Precision::Int8, Quantization::DynamicRows),
     (Precision::Int8, Quantization::WeightsOnly),
+    (Precision::Int8, Quantization::Blocks4),
 ];
 
 fn graph(kind: &TinyCheckpoint, precision: Precision, form: Form) -> GraphProto {
@@ -62,8 +63,12 @@ fn quantized(
     let model = Model::read(&checkpoint).expect("checkpoint");
     let bytes = encoder_onnx(&model, precision, quantization, form).expect("graph");
     let file = ModelProto::decode(bytes.as_slice()).expect("ONNX");
-    assert_eq!(file.opset_import.len(), 1);
-    assert_eq!(file.opset_import[0].version, Some(17));
+    let own = precision == Precision::Int8 && quantization == Quantization::Blocks4;
+    let sets: Vec<_> = (file.opset_import.iter())
+        .map(|set| (set.domain(), set.version()))
+        .collect();
+    let expected = [("", 17), ("com.microsoft", 1)];
+    assert_eq!(sets, expected[..1 + usize::from(own)]);
     file.graph.expect("a graph")
 }
 
@@ -136,8 +141,11 @@ fn only_basic_operators() {
             let integer = precision == Precision::Int8
                 && quantization.has_integer_products()
                 && INTEGER_OPERATORS.contains(&op);
+            let own = node.domain() == "com.microsoft"
+                && quantization == Quantization::Blocks4
+                && op == "MatMulNBits";
             assert!(
-                FLOAT_OPERATORS.contains(&op) || integer,
+                FLOAT_OPERATORS.contains(&op) || integer || own,
                 "{op} in {precision}, {quantization}"
             );
         }
@@ -157,6 +165,10 @@ fn int8_holds_every_layer_matrix_in_eight_bits() {
     assert_eq!(products(Quantization::DynamicRows), 7 * layers);
     assert_eq!(products(Quantization::DynamicHalfDown), 6 * layers);
     assert_eq!(products(Quantization::WeightsOnly), 0);
+    assert_eq!(products(Quantization::Blocks4), 0);
+    let four = (Precision::Int8, Quantization::Blocks4);
+    let graph = quantized(&kind, four, Form::Folded);
+    assert_eq!(count(&graph, "MatMulNBits"), 7 * layers);
 }
 
 #[test]

@@ -53,6 +53,7 @@ fn all_forms_are_measured_where_asked(folder: &Path) {
     let all = [
         "export",
         "--all-forms",
+        "--four-bits",
         "-o",
         "all.slmrec",
         "--format",
@@ -73,7 +74,13 @@ fn all_forms_are_measured_where_asked(folder: &Path) {
     forms.push(form(&certificate["chosen"]));
     forms.sort_unstable();
     forms.dedup();
-    assert_eq!(forms.len(), 8, "{forms:?}");
+    assert_eq!(forms.len(), 10, "{forms:?}");
+    let bytes = |quantization: &str| {
+        let mut all = others.iter().chain([&certificate["chosen"]]);
+        let form = all.find(|f| f["quantization"] == quantization);
+        form.and_then(|f| f["bytes"].as_u64()).expect(quantization)
+    };
+    assert!(bytes("blocks-4") < bytes("dynamic"), "{certificate}");
     // In 32-bit arithmetic eight bits of weights cost next to nothing.
     let exact = others
         .iter()

@@ -29,8 +29,11 @@ pub struct Export {
     /// Measure every form of int8, not only until one passes
     #[arg(long)]
     pub all_forms: bool,
+    /// Try weights of four bits first, too: the smallest bundle, but slow over long histories
+    #[arg(long)]
+    pub four_bits: bool,
     /// Take the cheapest form of int8 and measure nothing
-    #[arg(long, conflicts_with_all = ["max_ndcg_drop", "all_forms"])]
+    #[arg(long, conflicts_with_all = ["max_ndcg_drop", "all_forms", "four_bits"])]
     pub no_certificate: bool,
     /// Where the bundle is to run [default: any]
     #[arg(long, value_enum)]

@@ -26,6 +26,8 @@ pub struct ExportStage {
     pub certificate_users: usize,
     /// Whether all forms are measured, not only until one passes.
     pub all_forms: bool,
+    /// Whether weights of four bits are tried first: the smallest bundle, slow over long histories.
+    pub four_bits: bool,
     /// Where the bundle is to run: not every form is right on every processor.
     pub target: Target,
     /// The bundle file.
@@ -76,6 +78,7 @@ impl Default for ExportStage {
             max_ndcg_drop: 0.01,
             certificate_users: 2000,
             all_forms: false,
+            four_bits: false,
             target: Target::Any,
             output: PathBuf::from("student.slmrec"),
         }

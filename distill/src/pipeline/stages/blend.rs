@@ -51,9 +51,10 @@ struct MemberEntry {
     weight: f64,
 }
 
+/// What a member's folder holds.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Kind {
+pub(super) enum Kind {
     Decoder,
     SasRec,
 }
@@ -266,10 +267,21 @@ fn load_member(
     context: &Context<'_>,
     member: &MemberEntry,
 ) -> Result<Box<dyn SequentialModel>, PipelineError> {
-    let dir = context.work().root().join(&member.folder);
-    Ok(match member.kind {
-        Kind::Decoder => Box::new(LlmRecommender::load(&dir, &context.device)?),
-        Kind::SasRec => Box::new(SasRec::load(&dir, &context.device)?.0),
+    load_model(
+        context,
+        member.kind,
+        &context.work().root().join(&member.folder),
+    )
+}
+
+fn load_model(
+    context: &Context<'_>,
+    kind: Kind,
+    dir: &Path,
+) -> Result<Box<dyn SequentialModel>, PipelineError> {
+    Ok(match kind {
+        Kind::Decoder => Box::new(LlmRecommender::load(dir, &context.device)?),
+        Kind::SasRec => Box::new(SasRec::load(dir, &context.device)?.0),
     })
 }
 
@@ -278,19 +290,28 @@ fn load_member(
 /// # Errors
 /// A stage that has not run, or members that have changed since.
 pub(super) fn load(context: &Context<'_>) -> Result<Blend, PipelineError> {
+    load_of(context, |kind, dir| load_model(context, kind, dir))
+}
+
+/// As [`load`], of models that `member` gives for their folders.
+///
+/// # Errors
+/// As [`load`], and what `member` gives.
+pub(super) fn load_of(
+    context: &Context<'_>,
+    mut member: impl FnMut(Kind, &Path) -> Result<Box<dyn SequentialModel>, PipelineError>,
+) -> Result<Blend, PipelineError> {
     let (path, description) = describe(context)?;
     let mut members = Vec::new();
-    for member in &description.members {
-        let found = input_hash(&context.work().root().join(&member.folder))?;
-        if found != member.sha256 {
-            return Err(wrong(
-                &path,
-                format!("{} with other weights", member.folder),
-            ));
+    for entry in &description.members {
+        let dir = context.work().root().join(&entry.folder);
+        if input_hash(&dir)? != entry.sha256 {
+            let found = format!("{} with other weights", entry.folder);
+            return Err(wrong(&path, found));
         }
         members.push(Member {
-            model: load_member(context, member)?,
-            weight: member.weight,
+            model: member(entry.kind, &dir)?,
+            weight: entry.weight,
         });
     }
     Ok(Blend::new(members)?)

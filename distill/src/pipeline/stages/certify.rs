@@ -81,6 +81,9 @@ fn forms(context: &Context<'_>, target: Target) -> Vec<(Quantization, RowType)> 
         Quantization::DynamicRows,
         Quantization::WeightsOnly,
     ];
+    if context.settings.export.four_bits {
+        quantizations.insert(0, Quantization::Blocks4);
+    }
     match target {
         Target::Arm64 if signed_products_are_exact() => {
             quantizations.insert(0, Quantization::DynamicSigned);

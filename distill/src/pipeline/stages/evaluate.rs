@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use slmrec_core::evaluation::Protocol;
 use slmrec_core::prior::TransitionPrior;
@@ -12,6 +13,7 @@ use slmrec_export::ExportError;
 use super::super::settings::{Baseline, TeacherChoice};
 use super::super::stage::{Stage, StageRecord, hash_input, io_error};
 use super::super::{Counter, Outcome, PipelineError, WorkDir};
+use super::blend::Kind;
 use super::runner::{self, BundleRun};
 use super::{Context, baselines, blend, input_hash, pretrain, prior, to_json};
 use crate::evaluate::names::{
@@ -23,7 +25,7 @@ use crate::evaluate::{
     Popularity, RECOMMENDATIONS_FILE, RecentPopularity, Recommendations, Scorer, measure,
 };
 use crate::model::sasrec::SasRec;
-use crate::model::{LlmRecommender, SequentialModel};
+use crate::model::{LlmRecommender, Remembered, SequentialModel};
 use crate::prior::Mixture;
 
 /// The comparison for people.
@@ -241,27 +243,55 @@ impl Systems {
             let mut tuned = Cooccurrence::tuned(dataset, &priors.known);
             measured.floor(&mut tuned)?;
         }
+        let mut models = Models::new(context);
         for (name, dir) in self.sasrecs() {
-            let (model, _) = SasRec::load(dir, &context.device)?;
-            measured.model(name, &model)?;
+            measured.model(name, &models.get(Kind::SasRec, dir)?)?;
         }
         for (baseline, dir) in &self.baselines {
             let model = baselines::load(context, *baseline, dir)?;
             measured.model(baseline.name(), model.as_ref())?;
         }
         if self.blend.is_some() {
-            measured.model("blended teacher", &blend::load(context)?)?;
+            let blend = blend::load_of(context, |kind, dir| {
+                Ok(Box::new(models.get(kind, dir)?) as Box<dyn SequentialModel>)
+            })?;
+            measured.model("blended teacher", &blend)?;
         }
         let online = self.online_teacher.iter().map(|dir| (ONLINE_TEACHER, dir));
-        let models = self.models.iter().map(|(name, dir)| (*name, dir));
-        for (name, dir) in models.chain(online) {
-            let model = LlmRecommender::load(dir, &context.device)?;
-            measured.model(name, &model)?;
+        let decoders = self.models.iter().map(|(name, dir)| (*name, dir));
+        for (name, dir) in decoders.chain(online) {
+            measured.model(name, &models.get(Kind::Decoder, dir)?)?;
         }
         if let Some(bundle) = &self.bundle {
             measured.bundle(bundle)?;
         }
         Ok(())
+    }
+}
+
+/// The models that more than one system is made of, each loaded once.
+struct Models<'a> {
+    context: &'a Context<'a>,
+    loaded: BTreeMap<PathBuf, Arc<Remembered>>,
+}
+
+impl<'a> Models<'a> {
+    fn new(context: &'a Context<'a>) -> Self {
+        let loaded = BTreeMap::new();
+        Self { context, loaded }
+    }
+
+    fn get(&mut self, kind: Kind, dir: &Path) -> Result<Arc<Remembered>, PipelineError> {
+        if let Some(model) = self.loaded.get(dir) {
+            return Ok(Arc::clone(model));
+        }
+        let device = &self.context.device;
+        let model = Arc::new(match kind {
+            Kind::SasRec => Remembered::new(SasRec::load(dir, device)?.0),
+            Kind::Decoder => Remembered::new(LlmRecommender::load(dir, device)?),
+        });
+        self.loaded.insert(dir.to_owned(), Arc::clone(&model));
+        Ok(model)
     }
 }
 

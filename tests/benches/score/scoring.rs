@@ -48,6 +48,8 @@ impl Case<'_> {
             ("int8", self.whole(student.open(&student.int8)?)),
             ("fp32", self.whole(student.open(&student.fp32)?)),
             ("int8 append", self.append(&student.int8, true)?),
+            ("four bits", self.whole(student.open(&student.four_bits)?)),
+            ("four bits append", self.append(&student.four_bits, true)?),
             ("fp32 append", self.append(&student.fp32, true)?),
             ("fp32 step", self.append(&student.fp32, false)?),
             (PLAIN, self.whole(student.open(&student.plain)?)),
@@ -116,12 +118,13 @@ impl Case<'_> {
         same(PLAIN, &plain, &ours)?;
         let tract = open(&student.fp32, EngineChoice::Tract)?.user_vector(&history)?;
         same(TRACT, &tract, &ours)?;
-        for (bundle, what) in [(&student.int8, "ours"), (&student.plain_int8, PLAIN_INT8)] {
+        for (bundle, what) in [
+            (&student.int8, "int8, ours"),
+            (&student.four_bits, "four bits, ours"),
+            (&student.plain_int8, PLAIN_INT8),
+        ] {
             let vector = student.open(bundle)?.user_vector(&history)?;
-            eprintln!(
-                "    int8, {what}: cosine with fp32 {:.4}",
-                cosine(&vector, &ours)
-            );
+            eprintln!("    {what}: cosine with fp32 {:.4}", cosine(&vector, &ours));
         }
         let mut vector = |kind: &str| -> Result<Vec<f32>, Failure> {
             let line = python.ask(&format!("vector {kind} {}", self.items))?;
@@ -174,6 +177,10 @@ impl Case<'_> {
             (READ_INT8, 0.0, false),
         ];
         compare("int8 append", "one appended item, int8", &kept);
+        let of_int8 = |ours| [(PLAIN, 0.0, false), (ours, 0.0, false)];
+        compare("four bits", "four-bit bundle", &of_int8("int8"));
+        let appended = "one appended item, four bits";
+        compare("four bits append", appended, &of_int8("int8 append"));
         let kept = [PLAIN, EAGER_APPEND].map(|peer| (peer, 0.0, false));
         compare("fp32 append", "one appended item, fp32", &kept);
         let encoder = [(READ_FP32, 1.5, full_length)];

@@ -4,6 +4,7 @@ use std::env;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
+use slmrec_core::certificate::Quantization;
 use slmrec_core::manifest::{Precision, Readout};
 use slmrec_core::{Bundle, BundleWriter, Dataset, History, Item, ItemIndex, ItemVocabulary};
 use slmrec_export::testing::TinyCheckpoint;
@@ -28,6 +29,8 @@ pub(super) struct Student {
     suffix: usize,
     pub(super) checkpoint: PathBuf,
     pub(super) int8: PathBuf,
+    /// Weights in four bits.
+    pub(super) four_bits: PathBuf,
     pub(super) fp32: PathBuf,
     /// The plain fp32 export.
     pub(super) plain_onnx: PathBuf,
@@ -68,16 +71,19 @@ impl Student {
         }
         let checkpoint = folder.join(name.replace(' ', "-"));
         sizes.write(&checkpoint, &dataset);
-        let bundle = |precision: Precision| {
-            let path = checkpoint.join(format!("{precision}.slmrec"));
+        let bundle = |precision: Precision, quantization: Quantization| {
+            let path = checkpoint.join(format!("{precision}-{quantization}.slmrec"));
             let options = ExportOptions {
                 precision,
+                quantization,
                 ..ExportOptions::default()
             };
             export(&checkpoint, &dataset, &options, &path)?;
             Ok::<_, Box<dyn Error>>(path)
         };
-        let (int8, fp32) = (bundle(Precision::Int8)?, bundle(Precision::Fp32)?);
+        let int8 = bundle(Precision::Int8, Quantization::Dynamic)?;
+        let four_bits = bundle(Precision::Int8, Quantization::Blocks4)?;
+        let fp32 = bundle(Precision::Fp32, Quantization::Dynamic)?;
         let plain_onnx = checkpoint.join("plain.onnx");
         export_plain_onnx(&checkpoint, &plain_onnx)?;
         let quantized = checkpoint.join("plain-quantized.onnx");
@@ -94,6 +100,7 @@ impl Student {
             plain_int8: with_graph(&fp32, &quantized, "plain-quantized.slmrec")?,
             checkpoint,
             int8,
+            four_bits,
             fp32,
             plain_onnx,
         })

@@ -1,5 +1,5 @@
 //! Settings for who gives data and nothing else: what docs/recipe.md found best, chosen by what the
-//! data look like. Two kinds of data were measured, so there are two kinds of recipe.
+//! data look like. Three kinds of data were measured, so there are three kinds of recipe.
 
 use slmrec_core::Dataset;
 
@@ -8,12 +8,18 @@ use super::{PipelineError, PipelineSettings};
 /// Median length of a training sequence from which histories count as long: MovieLens-100K has 63,
 /// Amazon's Office 3.
 const LONG: usize = 20;
+/// Items of a user's newest window.
+const WINDOW: usize = 50;
+/// Interactions of the newest windows for each item of the catalog below which older windows are
+/// trained on, too: MovieLens-100K has 26, latest-small 3.
+const SPARSE: f64 = 10.0;
 /// Share of items with a title from which titles are read.
 const TITLED: f64 = 0.5;
 
 const COMMON: &str = include_str!("recipe/common.toml");
 const LONG_HISTORIES: &str = include_str!("recipe/long.toml");
 const SHORT_HISTORIES: &str = include_str!("recipe/short.toml");
+const SPARSE_CATALOG: &str = include_str!("recipe/sparse.toml");
 const WITH_TITLES: &str = include_str!("recipe/titles.toml");
 
 /// What was seen of the data, which decides.
@@ -21,6 +27,8 @@ const WITH_TITLES: &str = include_str!("recipe/titles.toml");
 pub struct Recipe {
     /// Median length of a training sequence.
     pub median_length: usize,
+    /// Training interactions of the users' newest windows for each item.
+    pub newest_per_item: f64,
     /// Share of the items that have a title.
     pub titled: f64,
     /// Whether the encoder of titles has been fetched.
@@ -35,6 +43,7 @@ impl Recipe {
             .map(|user| dataset.training_sequence(user).len())
             .collect();
         lengths.sort_unstable();
+        let newest: usize = lengths.iter().map(|length| *length.min(&WINDOW)).sum();
         let has_title = |title: &Option<String>| {
             title
                 .as_deref()
@@ -44,6 +53,7 @@ impl Recipe {
         let titled = items.iter().filter(|item| has_title(&item.title)).count();
         Self {
             median_length: lengths.get(lengths.len() / 2).copied().unwrap_or(0),
+            newest_per_item: newest as f64 / items.len().max(1) as f64,
             titled: titled as f64 / items.len().max(1) as f64,
             encoder,
         }
@@ -51,6 +61,11 @@ impl Recipe {
 
     fn has_long_histories(&self) -> bool {
         self.median_length >= LONG
+    }
+
+    /// Histories of one window have nothing older to train on.
+    fn wants_old_windows(&self) -> bool {
+        self.has_long_histories() && self.newest_per_item < SPARSE
     }
 
     /// Beside long histories titles were worth nothing (MovieLens-100K), beside short ones a lot.
@@ -71,6 +86,9 @@ impl Recipe {
             false => SHORT_HISTORIES,
         };
         let mut layers = vec![COMMON, histories];
+        if self.wants_old_windows() {
+            layers.push(SPARSE_CATALOG);
+        }
         if self.wants_titles() && self.encoder {
             layers.push(WITH_TITLES);
         }
@@ -83,6 +101,10 @@ impl Recipe {
         let kind = match self.has_long_histories() {
             true => "long",
             false => "short",
+        };
+        let windows = match self.wants_old_windows() {
+            true => ", all windows of a user",
+            false => "",
         };
         let (length, percent) = (self.median_length, 100.0 * self.titled);
         let own = self.wants_titles() && self.encoder;
@@ -100,7 +122,7 @@ impl Recipe {
         };
         format!(
             "recipe for {kind} histories (half of the training sequences have {length} items or \
-             more), {percent:.0} % of the items have a title: {titles}"
+             more){windows}, {percent:.0} % of the items have a title: {titles}"
         )
     }
 }
@@ -115,8 +137,34 @@ mod tests {
     fn recipe(median_length: usize, titled: f64, encoder: bool) -> Recipe {
         Recipe {
             median_length,
+            newest_per_item: 26.0,
             titled,
             encoder,
+        }
+    }
+
+    #[test]
+    fn old_windows_are_for_long_histories_over_a_catalog_little_seen() {
+        for (median_length, newest_per_item, windows) in [(63, 26.0, 1), (63, 3.0, 0), (4, 3.0, 1)]
+        {
+            let recipe = Recipe {
+                newest_per_item,
+                ..recipe(median_length, 0.0, false)
+            };
+            let settings = recipe.settings(&[]).expect("settings");
+            let found = [
+                settings.pretrain.train.newest_windows,
+                settings.baselines.gru4rec.train.newest_windows,
+                settings.teach.train.newest_windows,
+                settings.distill.train.newest_windows,
+            ];
+            assert_eq!(found, [windows; 4], "{recipe:?}");
+            let said = recipe.explain(&settings);
+            assert_eq!(
+                said.contains("all windows of a user"),
+                windows == 0,
+                "{said}"
+            );
         }
     }
 

@@ -5,12 +5,13 @@
 //! layers, 20,000 items, one thread, the best ten items that are not in the history.
 //!
 //! [`scoring`] times the answers, [`opening`] what it takes to get to the first one, [`floors`] what
-//! the machine could do at best. Everything takes turns; times are CPU times of the process that
+//! the machine could do at best, [`forms`] one product in several forms of quantization. Everything takes turns; times are CPU times of the process that
 //! works. All but PyTorch runs in the same runtime, so that only the graphs differ. A user vector
 //! of another model would make the times worthless: every peer's is compared with ours first.
 //!
 //! `SLMREC_BENCH_PYTHON` names a Python with PyTorch, transformers, onnx and onnxruntime; `cargo
-//! xtask bench score` makes one. `SLMREC_BENCH_CASE` chooses one part: scoring or opening.
+//! xtask bench score` makes one. `SLMREC_BENCH_CASE` chooses one part: scoring, opening or
+//! forms.
 
 use std::env;
 use std::error::Error;
@@ -22,6 +23,8 @@ use slmrec_tests::bench::to_json;
 
 #[path = "score/floors.rs"]
 mod floors;
+#[path = "score/forms.rs"]
+mod forms;
 #[path = "score/opening.rs"]
 mod opening;
 #[path = "score/scoring.rs"]
@@ -38,11 +41,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let only = env::var("SLMREC_BENCH_CASE").ok();
     let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
-    let folder = tempfile::tempdir()?;
-    let response = Student::response(folder.path())?;
     let mut rows = Vec::new();
+    if wanted("forms") {
+        eprintln!("  forms of a product");
+        rows.extend(forms::rows()?);
+    }
+    let folder = tempfile::tempdir()?;
+    let response = || Student::response(folder.path());
     if wanted("scoring") {
-        for student in [&response, &Student::item(folder.path())?] {
+        for student in [&response()?, &Student::item(folder.path())?] {
             let mut command = python("serve")?;
             command.arg(&student.checkpoint);
             let mut python = Process::start("PyTorch", &mut command, 1)?;
@@ -57,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if wanted("opening") {
         eprintln!("  opening");
-        rows.extend(opening::rows(&response)?);
+        rows.extend(opening::rows(&response()?)?);
     }
     println!("{}", to_json(&rows)?);
     Ok(())
@@ -65,10 +72,16 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Python's side of this bench.
 fn python(mode: &str) -> Result<Command, Box<dyn Error>> {
+    let mut command = worker("score_worker.py")?;
+    command.arg(mode);
+    Ok(command)
+}
+
+fn worker(script: &str) -> Result<Command, Box<dyn Error>> {
     const PYTHON: &str = "SLMREC_BENCH_PYTHON";
     let python = env::var_os(PYTHON).ok_or_else(|| format!("{PYTHON} is not set"))?;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/score/score_worker.py");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/score");
     let mut command = Command::new(python);
-    command.arg(script).arg(mode);
+    command.arg(folder.join(script));
     Ok(command)
 }

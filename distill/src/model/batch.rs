@@ -8,6 +8,7 @@ use std::sync::Arc;
 use candle_core::{Device, Result, Tensor};
 use slmrec_core::ItemIndex;
 
+use super::dropout::MaskRng;
 use super::item_lookups::ItemLookups;
 
 /// At which items of a history its user vector is read (`item` readout, SASRec).
@@ -65,6 +66,27 @@ impl HistoryBatch {
     pub fn reading(mut self, read: ReadAt) -> Self {
         self.read = read;
         self
+    }
+
+    /// The same histories with some items hidden, each with the chance `share`: they become padding in
+    /// their places.
+    ///
+    /// # Errors
+    /// Only what candle reports.
+    pub fn hiding(&self, share: f64, rng: &mut MaskRng) -> Result<Self> {
+        let (b, s) = self.items.dims2()?;
+        let mut items: Vec<u32> = self.items.flatten_all()?.to_vec1()?;
+        for (row, &length) in items.chunks_exact_mut(s.max(1)).zip(&self.lengths) {
+            for item in &mut row[..length] {
+                if rng.uniform() < share {
+                    *item = ItemIndex::PADDING.0;
+                }
+            }
+        }
+        Ok(Self {
+            items: Tensor::from_vec(items, (b, s), self.items.device())?,
+            ..self.clone()
+        })
     }
 
     /// Number of histories B.
@@ -125,5 +147,33 @@ impl HistoryBatch {
             .map(|(row, len)| (row * s + len - 1) as u32)
             .collect();
         Tensor::from_vec(flat, self.size(), self.items.device())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_items_are_padding_in_their_places() {
+        let histories: Vec<Vec<ItemIndex>> = (0..40u32)
+            .map(|row| (1..=row % 9 + 1).map(ItemIndex).collect())
+            .collect();
+        let rows: Vec<&[ItemIndex]> = histories.iter().map(Vec::as_slice).collect();
+        let batch = HistoryBatch::new(&rows, &Device::Cpu).expect("batch");
+        let hiding = |share: f64| {
+            let hidden = batch.hiding(share, &mut MaskRng::new(1, 2)).expect("batch");
+            assert_eq!(hidden.lengths, batch.lengths);
+            hidden.items.to_vec2::<u32>().expect("items")
+        };
+        let items: Vec<Vec<u32>> = batch.items.to_vec2().expect("items");
+        assert_eq!(hiding(0.0), items);
+        let hidden = hiding(0.3);
+        assert_eq!(hidden, hiding(0.3), "the same stream, the same items");
+        let pairs = hidden.iter().flatten().zip(items.iter().flatten());
+        let real: Vec<_> = pairs.filter(|(_, item)| **item > 0).collect();
+        assert!(real.iter().all(|(h, item)| **h == 0 || h == item));
+        let share = real.iter().filter(|(h, _)| **h == 0).count() as f64 / real.len() as f64;
+        assert!((0.2..0.4).contains(&share), "{share}");
     }
 }

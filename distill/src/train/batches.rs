@@ -64,6 +64,8 @@ pub struct TrainingData {
     negatives: Option<Arc<NegativeSampler>>,
     prior: Option<Arc<TransitionPrior>>,
     mask_seen: bool,
+    label_smoothing: f64,
+    item_dropout: f64,
 }
 
 impl TrainingData {
@@ -129,18 +131,23 @@ impl TrainingData {
             negatives: None,
             prior: None,
             mask_seen: false,
+            label_smoothing: 0.0,
+            item_dropout: 0.0,
         })
     }
 
     /// What else the settings of the run say about its batches: how many windows of a user there are,
-    /// where negatives are drawn from, and whether equal histories are shared. Without this there are
-    /// all windows, the catalog's loss is the full one, and they are shared.
+    /// where negatives are drawn from, what is masked, smoothed and hidden, and whether equal histories
+    /// are shared. Without this there are all windows, the catalog's loss is the plain full one, and
+    /// they are shared.
     ///
     /// # Errors
     /// [`TrainError::Setting`] for more negatives than items.
     pub fn with_settings(mut self, settings: &TrainSettings) -> Result<Self, TrainError> {
         self.share_histories = settings.share_histories;
         self.mask_seen = settings.mask_seen;
+        self.label_smoothing = settings.label_smoothing;
+        self.item_dropout = settings.item_dropout;
         if settings.newest_windows > 0 {
             self.keep_newest(settings.newest_windows);
         }
@@ -299,6 +306,8 @@ impl TrainingData {
             negatives: self.negatives.clone(),
             prior,
             seen,
+            label_smoothing: self.label_smoothing,
+            item_dropout: self.item_dropout,
             share: Share::WHOLE,
         })
     }
@@ -429,6 +438,10 @@ pub struct TrainingBatch {
     /// What takes the items that the user had before out of each target's softmax, where the settings
     /// say so.
     pub seen: Option<Offsets>,
+    /// Share of a target's probability that all candidates get alike.
+    pub label_smoothing: f64,
+    /// Chance of each item of a history to be hidden.
+    pub item_dropout: f64,
     /// What draws the candidates of a sampled softmax; `None` for the full one.
     pub negatives: Option<Arc<NegativeSampler>>,
     /// How much of the step's batch this is.

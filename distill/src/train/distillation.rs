@@ -28,14 +28,14 @@ use slmrec_core::prior::PriorWeights;
 use super::losses::offsets::Offsets;
 use super::losses::sampled::Candidates;
 use super::losses::{alignment, catalog, mutual};
-use super::objective::{Losses, Objective, rows_at, score_offsets};
+use super::objective::{Losses, Objective, rows_at, run_histories, score_offsets, target_loss};
 use super::online::OnlineTeacher;
 use super::settings::check;
 use super::teacher::{TeacherOutput, TeacherStates, hidden_size};
 use super::top_scores::TopScores;
 use super::{TrainError, TrainingBatch};
 use crate::model::parameters::normal;
-use crate::model::{ItemTable, MaskRng, Mode, ModelOutput, Parameters, SequentialModel};
+use crate::model::{ItemTable, MaskRng, ModelOutput, Parameters, SequentialModel};
 
 pub use block_map::BlockMap;
 pub use settings::{DistillSettings, Norm, Positions};
@@ -423,13 +423,11 @@ impl Objective for Distillation<'_> {
         batch: &TrainingBatch,
         rng: &mut MaskRng,
     ) -> Result<Losses, TrainError> {
-        let output = model.forward(&batch.histories, Mode::Train(rng), &self.student_layers)?;
+        let output = run_histories(model, batch, &self.student_layers, rng)?;
         let items = model.item_table().with(batch.lookups());
         let users = rows_at(&output.user_vectors, batch, &batch.target_positions)?;
         let candidates = Candidates::of_step(batch, rng);
-        let offsets = score_offsets(batch, self.priors.student)?;
-        let loss = candidates.cross_entropy(&users, items, &batch.targets, offsets.as_ref())?;
-        let loss = batch.share.of_targets(loss)?;
+        let loss = target_loss(batch, &candidates, &users, items, self.priors.student)?;
         let mut terms = vec![("ce", 1.0, loss)];
         terms.extend(self.terms(items, batch, &output, &candidates, rng)?);
         Losses::weighted(&terms)

@@ -190,6 +190,8 @@ fn golden_batch() -> TrainingBatch {
         negatives: None,
         prior: None,
         seen: None,
+        label_smoothing: 0.0,
+        item_dropout: 0.0,
         share: Share::WHOLE,
     }
 }

@@ -6,8 +6,9 @@ use slmrec_core::prior::PriorWeights;
 use super::losses::catalog;
 use super::losses::offsets::Offsets;
 use super::losses::sampled::Candidates;
+use super::losses::smoothing;
 use super::{TrainError, TrainingBatch};
-use crate::model::{MaskRng, Mode, Parameters, SequentialModel};
+use crate::model::{ItemTable, MaskRng, Mode, ModelOutput, Parameters, SequentialModel};
 
 /// The loss of one batch.
 #[derive(Debug)]
@@ -120,6 +121,47 @@ pub(super) fn score_offsets(
     }))
 }
 
+/// Runs a model on the histories of a training step, some of their items hidden where the settings say
+/// so.
+///
+/// # Errors
+/// What the model gives.
+pub(super) fn run_histories(
+    model: &dyn SequentialModel,
+    batch: &TrainingBatch,
+    state_layers: &[usize],
+    rng: &mut MaskRng,
+) -> Result<ModelOutput, TrainError> {
+    if batch.item_dropout == 0.0 {
+        return Ok(model.forward(&batch.histories, Mode::Train(rng), state_layers)?);
+    }
+    let histories = batch.histories.hiding(batch.item_dropout, rng)?;
+    Ok(model.forward(&histories, Mode::Train(rng), state_layers)?)
+}
+
+/// A model's cross-entropy at every target of the batch, from user vectors `[R, D]` there, with the
+/// `prior` beside its scores, smoothed where the settings say so. The part of a step that the batch is.
+///
+/// # Errors
+/// Data without a prior, or what the terms report.
+pub(super) fn target_loss(
+    batch: &TrainingBatch,
+    candidates: &Candidates,
+    users: &Tensor,
+    items: ItemTable<'_>,
+    prior: Option<PriorWeights>,
+) -> Result<Tensor, TrainError> {
+    let offsets = score_offsets(batch, prior)?;
+    let mut loss = candidates.cross_entropy(users, items, &batch.targets, offsets.as_ref())?;
+    if batch.label_smoothing > 0.0 {
+        // The prior's part in the scores is constant, and left out.
+        let (targets, seen) = (&batch.targets, batch.seen.as_ref());
+        let share = batch.label_smoothing;
+        loss = (loss + smoothing::excess(users, &items.all()?, targets, seen, share)?)?;
+    }
+    Ok(batch.share.of_targets(loss)?)
+}
+
 impl Objective for CrossEntropy {
     fn loss(
         &self,
@@ -127,13 +169,11 @@ impl Objective for CrossEntropy {
         batch: &TrainingBatch,
         rng: &mut MaskRng,
     ) -> Result<Losses, TrainError> {
-        let output = model.forward(&batch.histories, Mode::Train(rng), &[])?;
+        let output = run_histories(model, batch, &[], rng)?;
         let users = rows_at(&output.user_vectors, batch, &batch.target_positions)?;
         let candidates = Candidates::of_step(batch, rng);
         let items = model.item_table().with(batch.lookups());
-        let offsets = score_offsets(batch, self.prior)?;
-        let loss = candidates.cross_entropy(&users, items, &batch.targets, offsets.as_ref())?;
-        let loss = batch.share.of_targets(loss)?;
+        let loss = target_loss(batch, &candidates, &users, items, self.prior)?;
         Losses::weighted(&[("ce", 1.0, loss)])
     }
 

@@ -3,10 +3,10 @@
 use candle_core::Tensor;
 
 use super::losses::sampled::Candidates;
-use super::objective::{rows_at, score_offsets};
+use super::objective::{rows_at, run_histories, target_loss};
 use super::teacher::{LiveTeacher, TeacherOutput, TeacherStates};
 use super::{TrainError, TrainingBatch};
-use crate::model::{MaskRng, Mode, Parameters, SequentialModel};
+use crate::model::{MaskRng, Parameters, SequentialModel};
 
 /// A model that learns by its own cross-entropy while the student learns from it.
 ///
@@ -61,12 +61,11 @@ impl<'a> OnlineTeacher<'a> {
         layers: &[usize],
         rng: &mut MaskRng,
     ) -> Result<(TeacherOutput, Tensor), TrainError> {
-        let output = (self.model).forward(&batch.histories, Mode::Train(rng), layers)?;
+        let output = run_histories(self.model, batch, layers, rng)?;
         let items = self.model.item_table().with(batch.lookups());
         let users = rows_at(&output.user_vectors, batch, &batch.target_positions)?;
-        let offsets = score_offsets(batch, None)?;
         let candidates = Candidates::of_step(batch, rng);
-        let loss = candidates.cross_entropy(&users, items, &batch.targets, offsets.as_ref())?;
+        let loss = target_loss(batch, &candidates, &users, items, None)?;
         let at = |values: &Tensor| match self.joint {
             true => rows_at(values, batch, positions),
             false => rows_at(&values.detach(), batch, positions),
@@ -76,7 +75,7 @@ impl<'a> OnlineTeacher<'a> {
             user_vectors: at(&output.user_vectors)?,
             top: None,
         };
-        Ok((told, batch.share.of_targets(loss)?))
+        Ok((told, loss))
     }
 }
 

@@ -102,6 +102,13 @@ pub struct TrainSettings {
     /// whole catalog at all positions; not for inner heads, the teacher's best K items, last
     /// positions of the distillation, or BERT4Rec.
     pub mask_seen: bool,
+    /// Share of a target's probability that all candidates get alike, in the cross-entropy of the
+    /// model's own scores; not with a sampled softmax, nor in BERT4Rec.
+    pub label_smoothing: f64,
+    /// Chance of each item of a history to be hidden from the model in a training step (its embedding
+    /// is that of the padding), so that it cannot rely on any one; not in BERT4Rec, which hides
+    /// items anyway.
+    pub item_dropout: f64,
     /// Whether windows of a batch with the same history run through the model as one. What is
     /// minimised stays the same; they share their dropout.
     pub share_histories: bool,
@@ -134,6 +141,8 @@ impl Default for TrainSettings {
             newest_windows: 0,
             catalog_loss: CatalogLoss::Full,
             mask_seen: true,
+            label_smoothing: 0.0,
+            item_dropout: 0.0,
             share_histories: true,
             validation_users: 10_000,
             patience: 5,
@@ -158,8 +167,18 @@ impl TrainSettings {
         for scale in self.learning_rate_scales.values() {
             not_negative("learning_rate_scales", *scale)?;
         }
+        for (name, share) in [
+            ("label_smoothing", self.label_smoothing),
+            ("item_dropout", self.item_dropout),
+        ] {
+            let right = (0.0..1.0).contains(&share);
+            check(name, right, "a number from 0 to below 1", share)?;
+        }
         if let CatalogLoss::Sampled(sampled) = &self.catalog_loss {
             sampled.check()?;
+            let none = self.label_smoothing == 0.0;
+            let expected = "0 where the softmax is sampled (catalog_loss)";
+            check("label_smoothing", none, expected, self.label_smoothing)?;
         }
         let fraction = self.min_learning_rate_fraction;
         check(
@@ -217,13 +236,19 @@ mod tests {
     fn refuses_values_outside_their_range() {
         assert!(TrainSettings::default().check().is_ok());
         type Spoil = fn(&mut TrainSettings);
-        let spoiled: [(&str, Spoil); 8] = [
+        let spoiled: [(&str, Spoil); 11] = [
             ("catalog_loss.sampled.negatives", |s| {
                 s.catalog_loss = CatalogLoss::Sampled(SampledSoftmax {
                     negatives: 0,
                     ..SampledSoftmax::default()
                 });
             }),
+            ("label_smoothing", |s| s.label_smoothing = 1.0),
+            ("label_smoothing", |s| {
+                s.label_smoothing = 0.1;
+                s.catalog_loss = CatalogLoss::Sampled(SampledSoftmax::default());
+            }),
+            ("item_dropout", |s| s.item_dropout = -0.1),
             ("epochs", |s| s.epochs = 0),
             ("batch_size", |s| s.batch_size = 0),
             ("patience", |s| s.patience = 0),

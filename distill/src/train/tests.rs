@@ -197,17 +197,28 @@ fn the_student_with_all_terms_resumes_too() {
 }
 
 #[test]
-fn a_run_with_drawn_negatives_resumes_with_the_same_draws() {
-    let settings = TrainSettings {
+fn what_is_drawn_or_smoothed_changes_a_run_and_resumes_with_the_same_bits() {
+    resumes_with_the_same_bits(&TrainSettings {
         catalog_loss: CatalogLoss::Sampled(SampledSoftmax {
             negatives: 4,
             ..SampledSoftmax::default()
         }),
         ..settings()
-    };
+    });
+    resumes_with_the_same_bits(&TrainSettings {
+        label_smoothing: 0.1,
+        ..settings()
+    });
+    resumes_with_the_same_bits(&TrainSettings {
+        item_dropout: 0.3,
+        ..settings()
+    });
+}
+
+fn resumes_with_the_same_bits(settings: &TrainSettings) {
     let run = |cut: u64, dir: Option<&Path>| {
         let model = model(1, 8);
-        let result = fit_with(&settings, &model, &CrossEntropy::default(), cut, dir);
+        let result = fit_with(settings, &model, &CrossEntropy::default(), cut, dir);
         (result, bits(model.parameters()))
     };
     let (_, whole) = run(0, None);
@@ -216,7 +227,7 @@ fn a_run_with_drawn_negatives_resumes_with_the_same_draws() {
     assert_ne!(
         bits(full.parameters()),
         whole,
-        "drawn and full losses differ"
+        "they differ from a plain run"
     );
     let dir = tempfile::tempdir().expect("temporary folder");
     let (cut, _) = run(4, Some(dir.path()));

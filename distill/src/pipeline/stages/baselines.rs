@@ -74,6 +74,16 @@ fn bert4rec(context: &Context<'_>) -> Result<Outcome, PipelineError> {
         let text = "bert4rec: mask_seen is not used, its targets stand within the sequence";
         context.reporter.say(text);
     }
+    for (name, found) in [
+        ("label_smoothing", section.train.label_smoothing),
+        ("item_dropout", section.train.item_dropout),
+    ] {
+        if found > 0.0 {
+            return Err(PipelineError::Settings(format!(
+                "setting baselines.bert4rec.train.{name}: expected 0, BERT4Rec has none, found {found}"
+            )));
+        }
+    }
     let (items, seed) = (items(context)?, context.settings.seed);
     let make = |context: &Context<'_>| {
         Bert4Rec::new(section.model.clone(), items, seed, &context.device).map_err(Into::into)

@@ -10,11 +10,34 @@ use candle_core::{DType, Result, Tensor};
 
 use super::{HistoryBatch, ItemTable, Mode, ModelOutput, Parameters, ReadAt, SequentialModel};
 
+/// Most numbers that are kept, 256 MiB; histories beyond them are run each time.
+const MOST_KEPT: usize = 1 << 26;
+
 /// Keeps the user vectors after the last item of each history, f32 `[D]`; everything else is passed
 /// on. The weights must not change meanwhile.
 pub struct Remembered {
     model: Box<dyn SequentialModel + Send>,
-    vectors: Mutex<HashMap<Vec<u32>, Vec<f32>>>,
+    kept: Mutex<Kept>,
+    most: usize,
+}
+
+/// User vectors by the items of their histories.
+#[derive(Default)]
+struct Kept {
+    vectors: HashMap<Vec<u32>, Vec<f32>>,
+    /// Items and values together.
+    numbers: usize,
+}
+
+impl Kept {
+    /// Keeps a vector unless there are too many numbers then.
+    fn add(&mut self, items: &[u32], vector: &[f32], most: usize) {
+        let numbers = items.len() + vector.len();
+        if self.numbers + numbers <= most {
+            self.numbers += numbers;
+            self.vectors.insert(items.to_vec(), vector.to_vec());
+        }
+    }
 }
 
 impl Remembered {
@@ -23,21 +46,42 @@ impl Remembered {
     pub fn new(model: impl SequentialModel + Send + 'static) -> Self {
         Self {
             model: Box::new(model),
-            vectors: Mutex::default(),
+            kept: Mutex::default(),
+            most: MOST_KEPT,
         }
     }
 
-    /// Runs the rows of a batch that are new.
-    fn learn(&self, batch: &HistoryBatch, rows: &[Vec<u32>]) -> Result<()> {
-        let mut vectors = self.vectors.lock().unwrap_or_else(PoisonError::into_inner);
-        let new: Vec<u32> = (0..rows.len())
-            .filter(|&row| !vectors.contains_key(&rows[row]))
-            .map(|row| row as u32)
-            .collect();
-        if new.is_empty() {
-            return Ok(());
+    /// The vector of each row of a batch; only rows that are new are run.
+    fn vectors(&self, batch: &HistoryBatch) -> Result<Vec<Vec<f32>>> {
+        let mut rows: Vec<Vec<u32>> = batch.items.to_vec2()?;
+        for (row, &length) in rows.iter_mut().zip(&batch.lengths) {
+            row.truncate(length);
         }
-        let places = Tensor::new(new.as_slice(), batch.items.device())?;
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = rows.iter().map(|row| kept.vectors.get(row).cloned());
+        let known: Vec<Option<Vec<f32>>> = known.collect();
+        let new = (0..rows.len() as u32).filter(|row| known[*row as usize].is_none());
+        let new: Vec<u32> = new.collect();
+        let mut found = self.run(batch, &new)?.into_iter();
+        let vectors = known.into_iter().zip(&rows).map(|(known, row)| {
+            known.or_else(|| {
+                let vector = found.next()?;
+                kept.add(row, &vector, self.most);
+                Some(vector)
+            })
+        });
+        match vectors.collect() {
+            Some(vectors) => Ok(vectors),
+            None => candle_core::bail!("a model gave too few user vectors"),
+        }
+    }
+
+    /// Runs some rows of a batch, `[rows][D]`.
+    fn run(&self, batch: &HistoryBatch, new: &[u32]) -> Result<Vec<Vec<f32>>> {
+        if new.is_empty() {
+            return Ok(Vec::new());
+        }
+        let places = Tensor::new(new, batch.items.device())?;
         let lengths: Vec<usize> = new.iter().map(|&r| batch.lengths[r as usize]).collect();
         let longest = lengths.iter().copied().max().unwrap_or(0);
         let part = HistoryBatch {
@@ -50,9 +94,7 @@ impl Remembered {
             ..batch.clone()
         };
         let users = self.model.forward(&part, Mode::Eval, &[])?.user_vectors;
-        let users = users.squeeze(1)?.to_dtype(DType::F32)?.to_vec2()?; // [new, D]
-        vectors.extend(new.iter().map(|&row| rows[row as usize].clone()).zip(users));
-        Ok(())
+        users.squeeze(1)?.to_dtype(DType::F32)?.to_vec2() // [new, D]
     }
 }
 
@@ -67,16 +109,10 @@ impl SequentialModel for Remembered {
         if !once || batch.read != ReadAt::LastItem {
             return self.model.forward(batch, mode, state_layers);
         }
-        let mut rows: Vec<Vec<u32>> = batch.items.to_vec2()?;
-        for (row, &length) in rows.iter_mut().zip(&batch.lengths) {
-            row.truncate(length);
-        }
-        self.learn(batch, &rows)?;
-        let vectors = self.vectors.lock().unwrap_or_else(PoisonError::into_inner);
-        let known: Vec<f32> = rows.iter().flat_map(|row| &vectors[row]).copied().collect();
-        let shape = (rows.len(), 1, known.len() / rows.len().max(1));
+        let vectors = self.vectors(batch)?.concat();
+        let shape = (batch.size(), 1, vectors.len() / batch.size().max(1));
         Ok(ModelOutput {
-            user_vectors: Tensor::from_vec(known, shape, batch.items.device())?,
+            user_vectors: Tensor::from_vec(vectors, shape, batch.items.device())?,
             states: Vec::new(),
         })
     }
@@ -175,6 +211,18 @@ mod tests {
             }
         }
         assert_eq!(runs.load(Ordering::Relaxed), 3);
+
+        // Room for one history of one item and its vector: the other two are run each time.
+        let mut forgetful = Remembered::new(Counting(sasrec(), Arc::clone(&runs)));
+        forgetful.most = 9;
+        let mut scorer = ModelScorer::new("forgetful", &forgetful).expect("fits");
+        for _ in 0..2 {
+            let found = scorer.scores(&borrowed[..3]).expect("runs");
+            for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+                assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+            }
+        }
+        assert_eq!(runs.load(Ordering::Relaxed), 3 + 3 + 2);
     }
 
     #[test]

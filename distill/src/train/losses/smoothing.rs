@@ -9,9 +9,13 @@
 //! user vector, their mean is the product with a mean embedding, and the catalog is not scored again.
 
 use candle_core::{D, Result, Tensor};
+use rayon::prelude::*;
 
-use super::catalog;
+use super::catalog::{self, in_memory};
+use super::known::Known;
 use super::offsets::Offsets;
+use crate::model::ops::fused;
+use crate::model::ops::simd::{add_scaled, dot, vectorized};
 
 /// `smoothing` times the mean over the rows of what is in brackets above. Candidates are all items but
 /// those that `seen` has for a row, whatever the values. User vectors `[R, D]`, item embeddings
@@ -28,6 +32,115 @@ pub fn excess(
 ) -> Result<Tensor> {
     catalog::check_targets(user_vectors, item_embeddings, targets)?;
     catalog::check_offsets(user_vectors, seen)?;
+    if fused(user_vectors) && fused(item_embeddings) {
+        return fused_excess(user_vectors, item_embeddings, targets, seen, smoothing);
+    }
+    excess_slow(user_vectors, item_embeddings, targets, seen, smoothing)
+}
+
+/// In f32 on the CPU, with its gradients: pairs of a row and an item that is no candidate are many, and
+/// are met one by one instead of as rows of a tensor.
+fn fused_excess(
+    user_vectors: &Tensor,
+    item_embeddings: &Tensor,
+    targets: &[u32],
+    seen: Option<&Offsets>,
+    smoothing: f64,
+) -> Result<Tensor> {
+    let (rows, width) = user_vectors.dims2()?;
+    let (table_rows, _) = item_embeddings.dims2()?;
+    let num_items = table_rows - 1;
+    let (users, items) = (user_vectors.contiguous()?, item_embeddings.contiguous()?);
+    let scale = (smoothing / rows as f64) as f32;
+    let mut item_gradient = items.track_op().then(|| vec![0f32; table_rows * width]);
+    let mut user_gradient = vec![0f32; rows * width];
+    let loss: f64 = {
+        let (user_storage, user_layout) = users.storage_and_layout();
+        let (storage, layout) = items.storage_and_layout();
+        let user_values =
+            &in_memory(&user_storage)?.as_slice::<f32>()?[user_layout.start_offset()..];
+        let table = &in_memory(&storage)?.as_slice::<f32>()?[layout.start_offset()..];
+        let user = |row: usize| &user_values[row * width..][..width];
+        let item = |item: u32| &table[item as usize * width..][..width];
+        let none = |row: usize| {
+            let all = 1..num_items as u32 + 1;
+            (seen
+                .into_iter()
+                .flat_map(move |seen| seen.within(row, all.clone())))
+            .map(|(i, _)| i)
+        };
+        let weight = |row: usize| 1.0 / (num_items - none(row).count()).max(1) as f32;
+        let mut all = vec![0f32; width];
+        vectorized(
+            #[inline(always)]
+            || {
+                for number in 1..=num_items as u32 {
+                    add_scaled(&mut all, item(number), 1.0);
+                }
+            },
+        );
+        let losses = user_gradient.par_chunks_mut(width).enumerate();
+        let losses = losses.map(|(row, gradient)| {
+            let weight = weight(row);
+            vectorized(
+                #[inline(always)]
+                || {
+                    // The target's embedding less the candidates' mean.
+                    add_scaled(gradient, &all, -weight);
+                    for number in none(row) {
+                        add_scaled(gradient, item(number), weight);
+                    }
+                    add_scaled(gradient, item(targets[row]), 1.0);
+                    let loss = dot(gradient, user(row)) * scale;
+                    gradient.iter_mut().for_each(|g| *g *= scale);
+                    f64::from(loss)
+                },
+            )
+        });
+        let losses: Vec<f64> = losses.collect();
+        if let Some(gradient) = &mut item_gradient {
+            let mut of_all = vec![0f32; width];
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (row, target) in targets.iter().enumerate() {
+                        let weight = weight(row);
+                        add_scaled(&mut of_all, user(row), -weight * scale);
+                        for number in none(row) {
+                            let to = &mut gradient[number as usize * width..][..width];
+                            add_scaled(to, user(row), weight * scale);
+                        }
+                        let to = &mut gradient[*target as usize * width..][..width];
+                        add_scaled(to, user(row), scale);
+                    }
+                    for to in gradient.chunks_exact_mut(width).skip(1) {
+                        add_scaled(to, &of_all, 1.0);
+                    }
+                },
+            );
+        }
+        losses.iter().sum()
+    };
+    let known = Known {
+        loss,
+        gradients: (
+            Tensor::from_vec(user_gradient, (rows, width), users.device())?,
+            item_gradient
+                .map(|g| Tensor::from_vec(g, (table_rows, width), items.device()))
+                .transpose()?,
+        ),
+    };
+    known.of(&users, &items)
+}
+
+/// The same in tensor operations, for every device and type.
+fn excess_slow(
+    user_vectors: &Tensor,
+    item_embeddings: &Tensor,
+    targets: &[u32],
+    seen: Option<&Offsets>,
+    smoothing: f64,
+) -> Result<Tensor> {
     let device = user_vectors.device();
     let (rows, dtype) = (targets.len(), user_vectors.dtype());
     let num_items = item_embeddings.dim(0)? - 1;

@@ -6,6 +6,7 @@ use super::catalog;
 use super::negatives::{NegativeSampler, Negatives};
 use super::offsets::Offsets;
 use super::sampled::Candidates;
+use super::smoothing;
 use crate::model::MaskRng;
 use crate::model::parameters::normal;
 use crate::model::testing::assert_same_everywhere;
@@ -111,6 +112,30 @@ fn the_loss_is_the_same_everywhere() {
             let with = named(with).into_iter();
             let with = with.map(|(name, value)| (format!("{name} with offsets"), value));
             named(found).into_iter().chain(with).collect()
+        });
+    }
+}
+
+#[test]
+fn smoothing_is_the_same_everywhere() {
+    for (rows, width, items) in [(1, 1, 1), (3, 5, 7), (40, 9, 130)] {
+        let what = format!("{rows} x {width} x {items}");
+        assert_same_everywhere(&what, TOLERANCE, |device| {
+            let users = var(rows, width, 1, device);
+            let table = table(items, width, device);
+            let (targets, seen) = (targets(rows, items), offsets(rows, items));
+            let with = |seen| {
+                run(&users, &table, |users, items| {
+                    smoothing::excess(users, items, &targets, seen, 0.2).expect("excess")
+                })
+            };
+            let named_as = |of: &str, figures| {
+                let of = of.to_owned();
+                let named = named(figures).into_iter();
+                named.map(move |(name, value)| (format!("{name}, {of}"), value))
+            };
+            let some = named_as("some seen", with(Some(&seen)));
+            some.chain(named_as("none seen", with(None))).collect()
         });
     }
 }

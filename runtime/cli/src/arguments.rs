@@ -179,7 +179,7 @@ pub(crate) struct EvaluateArguments {
     /// Which held-out item is the target
     #[arg(long, value_enum, default_value = "test")]
     pub(crate) split: SplitName,
-    /// Only the first N users that have a target
+    /// Only N of the users that have a target, evenly spread over the dataset
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<NonZeroUsize>,
     /// Also give the ten best items of every user (with --format json)

@@ -22,7 +22,7 @@ pub struct ExportStage {
     pub certificate: bool,
     /// Largest share of NDCG@10 that int8 may lose.
     pub max_ndcg_drop: f64,
-    /// How many users are asked, the first of the dataset; 0 for all.
+    /// How many users are asked, evenly spread over the dataset; 0 for all.
     pub certificate_users: usize,
     /// Whether all forms are measured, not only until one passes.
     pub all_forms: bool,

@@ -92,11 +92,10 @@ struct Ranks {
 pub(crate) fn run(arguments: &EvaluateArguments) -> anyhow::Result<bool> {
     let dataset = Dataset::read(&arguments.dataset)?;
     let split = Split::from(arguments.split);
-    let limit = arguments.limit.map_or(usize::MAX, usize::from);
-    let users: Vec<usize> = (0..dataset.num_users())
+    let all: Vec<usize> = (0..dataset.num_users())
         .filter(|&user| dataset.held_out(user, split).is_some())
-        .take(limit)
         .collect();
+    let users = evenly(&all, arguments.limit.map_or(usize::MAX, usize::from));
     anyhow::ensure!(
         !users.is_empty(),
         "{}: expected users with a held-out item, found none; hint: a user needs three interactions",
@@ -119,6 +118,15 @@ pub(crate) fn run(arguments: &EvaluateArguments) -> anyhow::Result<bool> {
     };
     output::print_or_save(&text, arguments.output.as_deref())?;
     Ok(true)
+}
+
+/// At most `limit` of the users, from the first to the last at even distances: who comes first in a
+/// file often differs from the rest.
+fn evenly(users: &[usize], limit: usize) -> Vec<usize> {
+    let count = limit.min(users.len());
+    (0..count)
+        .map(|at| users[at * users.len() / count])
+        .collect()
 }
 
 /// A prior that has counted the targets would find them by looking them up.
@@ -349,5 +357,19 @@ impl Protocol {
         [
             m.hr_1, m.hr_5, m.hr_10, m.hr_20, m.ndcg_5, m.ndcg_10, m.ndcg_20, m.mrr,
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::evenly;
+
+    #[test]
+    fn some_users_stand_for_all() {
+        let users: Vec<usize> = (0..10).map(|user| 3 * user).collect();
+        assert_eq!(evenly(&users, 4), [0, 6, 15, 21]);
+        assert_eq!(evenly(&users, 10), users);
+        assert_eq!(evenly(&users, usize::MAX), users);
+        assert_eq!(evenly(&[], 3), [0; 0]);
     }
 }

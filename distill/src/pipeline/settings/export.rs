@@ -58,13 +58,27 @@ impl ExportStage {
     /// # Errors
     /// Names the setting.
     pub fn check(&self) -> Result<(), PipelineError> {
-        if (0.0..=1.0).contains(&self.max_ndcg_drop) {
-            return Ok(());
+        if !(0.0..=1.0).contains(&self.max_ndcg_drop) {
+            return Err(PipelineError::Settings(format!(
+                "setting export.max_ndcg_drop: expected a share in 0..=1, found {}",
+                self.max_ndcg_drop
+            )));
         }
-        Err(PipelineError::Settings(format!(
-            "setting export.max_ndcg_drop: expected a share in 0..=1, found {}",
-            self.max_ndcg_drop
-        )))
+        // They are one of the forms that the certificate chooses among.
+        let chosen = self.precision == Precision::Int8 && self.certificate;
+        if self.four_bits && !chosen {
+            return Err(PipelineError::Settings(format!(
+                "setting export.four_bits: expected export.precision int8 and a certificate beside it, found {}{}\n\
+                 hint: leave out --four-bits, or the flag that asks for something else",
+                self.precision,
+                if self.certificate {
+                    ""
+                } else {
+                    " without a certificate"
+                },
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -97,6 +111,23 @@ mod tests {
                 ..ExportStage::default()
             };
             assert_eq!(stage.check().is_ok(), right, "{max_ndcg_drop}");
+        }
+    }
+
+    #[test]
+    fn four_bits_are_a_form_of_int8_that_is_measured() {
+        for (precision, certificate, right) in [
+            (Precision::Int8, true, true),
+            (Precision::Int8, false, false),
+            (Precision::Fp16, true, false),
+        ] {
+            let stage = ExportStage {
+                precision,
+                certificate,
+                four_bits: true,
+                ..ExportStage::default()
+            };
+            assert_eq!(stage.check().is_ok(), right, "{precision} {certificate}");
         }
     }
 }

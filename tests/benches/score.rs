@@ -5,7 +5,8 @@
 //! layers, 20,000 items, one thread, the best ten items that are not in the history.
 //!
 //! [`scoring`] times the answers, [`opening`] what it takes to get to the first one, [`floors`] what
-//! the machine could do at best, [`forms`] one product in several forms of quantization. Everything takes turns; times are CPU times of the process that
+//! the machine could do at best, [`forms`] one product in several forms of quantization. Everything
+//! takes turns; times are CPU times of the process that
 //! works. All but PyTorch runs in the same runtime, so that only the graphs differ. A user vector
 //! of another model would make the times worthless: every peer's is compared with ours first.
 //!

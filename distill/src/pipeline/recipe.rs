@@ -1,5 +1,5 @@
 //! Settings for who gives data and nothing else: what docs/recipe.md found best, chosen by what the
-//! data look like. Three kinds of data were measured, so there are three kinds of recipe.
+//! data look like. Three kinds of data were measured, of the third only SASRec, so there are three kinds of recipe.
 
 use slmrec_core::Dataset;
 
@@ -11,7 +11,7 @@ const LONG: usize = 20;
 /// Items of a user's newest window.
 const WINDOW: usize = 50;
 /// Interactions of the newest windows for each item of the catalog below which older windows are
-/// trained on, too: MovieLens-100K has 26, latest-small 3.
+/// trained on, too: MovieLens-100K has 23, latest-small 3.
 const SPARSE: f64 = 10.0;
 /// Share of items with a title from which titles are read.
 const TITLED: f64 = 0.5;
@@ -102,9 +102,9 @@ impl Recipe {
             true => "long",
             false => "short",
         };
-        let windows = match self.wants_old_windows() {
-            true => ", all windows of a user",
-            false => "",
+        let windows = match settings.pretrain.train.newest_windows {
+            0 => ", all windows of a user",
+            _ => "",
         };
         let (length, percent) = (self.median_length, 100.0 * self.titled);
         let own = self.wants_titles() && self.encoder;
@@ -137,7 +137,7 @@ mod tests {
     fn recipe(median_length: usize, titled: f64, encoder: bool) -> Recipe {
         Recipe {
             median_length,
-            newest_per_item: 26.0,
+            newest_per_item: 23.0,
             titled,
             encoder,
         }
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn old_windows_are_for_long_histories_over_a_catalog_little_seen() {
-        for (median_length, newest_per_item, windows) in [(63, 26.0, 1), (63, 3.0, 0), (4, 3.0, 1)]
+        for (median_length, newest_per_item, windows) in [(63, 23.0, 1), (63, 3.0, 0), (4, 3.0, 1)]
         {
             let recipe = Recipe {
                 newest_per_item,

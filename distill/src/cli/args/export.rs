@@ -12,6 +12,7 @@ use crate::pipeline::settings::Target;
 #[command(after_help = "Examples:\n  \
     slmrec-distill export --int8                # writes student.slmrec\n  \
     slmrec-distill export --int8 --max-ndcg-drop 0.005 --all-forms\n  \
+    slmrec-distill export --int8 --four-bits    # the smallest bundle, if it ranks well enough\n  \
     slmrec-distill export --fp16 -o app/assets/student.slmrec")]
 pub struct Export {
     /// 8-bit weights (the default), in the cheapest form that ranks well enough

@@ -80,7 +80,8 @@ fn bert4rec(context: &Context<'_>) -> Result<Outcome, PipelineError> {
     ] {
         if found > 0.0 {
             return Err(PipelineError::Settings(format!(
-                "setting baselines.bert4rec.train.{name}: expected 0, BERT4Rec has none, found {found}"
+                "setting baselines.bert4rec.train.{name}: expected 0, BERT4Rec has none, found {found}\n\
+                 hint: how many items it hides is baselines.bert4rec.masked"
             )));
         }
     }

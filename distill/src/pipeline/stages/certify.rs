@@ -81,9 +81,6 @@ fn forms(context: &Context<'_>, target: Target) -> Vec<(Quantization, RowType)> 
         Quantization::DynamicRows,
         Quantization::WeightsOnly,
     ];
-    if context.settings.export.four_bits {
-        quantizations.insert(0, Quantization::Blocks4);
-    }
     match target {
         Target::Arm64 if signed_products_are_exact() => {
             quantizations.insert(0, Quantization::DynamicSigned);
@@ -93,6 +90,10 @@ fn forms(context: &Context<'_>, target: Target) -> Vec<(Quantization, RowType)> 
              this machine's processor, so it cannot be measured here",
         ),
         Target::X86_64 | Target::Any => {}
+    }
+    // Who asks for them means them, whatever else is cheap.
+    if context.settings.export.four_bits {
+        quantizations.insert(0, Quantization::Blocks4);
     }
     let rows = [RowType::Int8, RowType::F16];
     (quantizations.into_iter())

@@ -119,34 +119,3 @@ pub trait SequentialModel: Sync {
     /// Longest history S that the model takes.
     fn max_history(&self) -> usize;
 }
-
-impl<M: SequentialModel + Send + ?Sized> SequentialModel for std::sync::Arc<M> {
-    fn forward(
-        &self,
-        batch: &HistoryBatch,
-        mode: Mode<'_>,
-        state_layers: &[usize],
-    ) -> Result<ModelOutput> {
-        self.as_ref().forward(batch, mode, state_layers)
-    }
-
-    fn read_out(&self, state: &Tensor) -> Result<Tensor> {
-        self.as_ref().read_out(state)
-    }
-
-    fn item_table(&self) -> ItemTable<'_> {
-        self.as_ref().item_table()
-    }
-
-    fn parameters(&self) -> &Parameters {
-        self.as_ref().parameters()
-    }
-
-    fn num_layers(&self) -> usize {
-        self.as_ref().num_layers()
-    }
-
-    fn max_history(&self) -> usize {
-        self.as_ref().max_history()
-    }
-}

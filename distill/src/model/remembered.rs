@@ -4,7 +4,7 @@
 //! as a member of a blend.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Result, Tensor};
 
@@ -14,10 +14,11 @@ use super::{HistoryBatch, ItemTable, Mode, ModelOutput, Parameters, ReadAt, Sequ
 const MOST_KEPT: usize = 1 << 26;
 
 /// Keeps the user vectors after the last item of each history, f32 `[D]`; everything else is passed
-/// on. The weights must not change meanwhile.
+/// on. The weights must not change meanwhile. Clones are the same model and share what is kept.
+#[derive(Clone)]
 pub struct Remembered {
-    model: Box<dyn SequentialModel + Send>,
-    kept: Mutex<Kept>,
+    model: Arc<dyn SequentialModel + Send>,
+    kept: Arc<Mutex<Kept>>,
     most: usize,
 }
 
@@ -45,8 +46,8 @@ impl Remembered {
     #[must_use]
     pub fn new(model: impl SequentialModel + Send + 'static) -> Self {
         Self {
-            model: Box::new(model),
-            kept: Mutex::default(),
+            model: Arc::new(model),
+            kept: Arc::default(),
             most: MOST_KEPT,
         }
     }
@@ -140,7 +141,6 @@ impl SequentialModel for Remembered {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use candle_core::Device;

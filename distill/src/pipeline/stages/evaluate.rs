@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use slmrec_core::evaluation::Protocol;
 use slmrec_core::prior::TransitionPrior;
@@ -257,10 +256,11 @@ impl Systems {
             })?;
             measured.model("blended teacher", &blend)?;
         }
+        models.keep_only(&self.models.iter().map(|(_, dir)| dir).collect::<Vec<_>>());
         let online = self.online_teacher.iter().map(|dir| (ONLINE_TEACHER, dir));
         let decoders = self.models.iter().map(|(name, dir)| (*name, dir));
         for (name, dir) in decoders.chain(online) {
-            measured.model(name, &models.get(Kind::Decoder, dir)?)?;
+            measured.model(name, &models.take(Kind::Decoder, dir)?)?;
         }
         if let Some(bundle) = &self.bundle {
             measured.bundle(bundle)?;
@@ -269,10 +269,10 @@ impl Systems {
     }
 }
 
-/// The models that more than one system is made of, each loaded once.
+/// The models that more than one system is made of, each loaded once and held as long as it is needed.
 struct Models<'a> {
     context: &'a Context<'a>,
-    loaded: BTreeMap<PathBuf, Arc<Remembered>>,
+    loaded: BTreeMap<PathBuf, Remembered>,
 }
 
 impl<'a> Models<'a> {
@@ -281,17 +281,28 @@ impl<'a> Models<'a> {
         Self { context, loaded }
     }
 
-    fn get(&mut self, kind: Kind, dir: &Path) -> Result<Arc<Remembered>, PipelineError> {
-        if let Some(model) = self.loaded.get(dir) {
-            return Ok(Arc::clone(model));
+    /// A model that another system asks for later.
+    fn get(&mut self, kind: Kind, dir: &Path) -> Result<Remembered, PipelineError> {
+        let model = self.take(kind, dir)?;
+        self.loaded.insert(dir.to_owned(), model.clone());
+        Ok(model)
+    }
+
+    /// A model that no other system asks for later.
+    fn take(&mut self, kind: Kind, dir: &Path) -> Result<Remembered, PipelineError> {
+        if let Some(model) = self.loaded.remove(dir) {
+            return Ok(model);
         }
         let device = &self.context.device;
-        let model = Arc::new(match kind {
+        Ok(match kind {
             Kind::SasRec => Remembered::new(SasRec::load(dir, device)?.0),
             Kind::Decoder => Remembered::new(LlmRecommender::load(dir, device)?),
-        });
-        self.loaded.insert(dir.to_owned(), Arc::clone(&model));
-        Ok(model)
+        })
+    }
+
+    /// Lets go of all models but those of some folders.
+    fn keep_only(&mut self, dirs: &[&PathBuf]) {
+        self.loaded.retain(|dir, _| dirs.contains(&dir));
     }
 }
 

@@ -38,8 +38,7 @@ pub fn excess(
     excess_slow(user_vectors, item_embeddings, targets, seen, smoothing)
 }
 
-/// In f32 on the CPU, with its gradients: pairs of a row and an item that is no candidate are many, and
-/// are met one by one instead of as rows of a tensor.
+/// In f32 on the CPU, with its gradients.
 fn fused_excess(
     user_vectors: &Tensor,
     item_embeddings: &Tensor,
@@ -49,77 +48,21 @@ fn fused_excess(
 ) -> Result<Tensor> {
     let (rows, width) = user_vectors.dims2()?;
     let (table_rows, _) = item_embeddings.dims2()?;
-    let num_items = table_rows - 1;
     let (users, items) = (user_vectors.contiguous()?, item_embeddings.contiguous()?);
-    let scale = (smoothing / rows as f64) as f32;
-    let mut item_gradient = items.track_op().then(|| vec![0f32; table_rows * width]);
-    let mut user_gradient = vec![0f32; rows * width];
-    let loss: f64 = {
+    let ((loss, user_gradient), item_gradient) = {
         let (user_storage, user_layout) = users.storage_and_layout();
         let (storage, layout) = items.storage_and_layout();
-        let user_values =
-            &in_memory(&user_storage)?.as_slice::<f32>()?[user_layout.start_offset()..];
-        let table = &in_memory(&storage)?.as_slice::<f32>()?[layout.start_offset()..];
-        let user = |row: usize| &user_values[row * width..][..width];
-        let item = |item: u32| &table[item as usize * width..][..width];
-        let none = |row: usize| {
-            let all = 1..num_items as u32 + 1;
-            (seen
-                .into_iter()
-                .flat_map(move |seen| seen.within(row, all.clone())))
-            .map(|(i, _)| i)
+        let problem = Problem {
+            users: &in_memory(&user_storage)?.as_slice()?[user_layout.start_offset()..],
+            items: &in_memory(&storage)?.as_slice()?[layout.start_offset()..],
+            width,
+            num_items: table_rows as u32 - 1,
+            targets,
+            seen,
+            scale: (smoothing / rows as f64) as f32,
         };
-        let weight = |row: usize| 1.0 / (num_items - none(row).count()).max(1) as f32;
-        let mut all = vec![0f32; width];
-        vectorized(
-            #[inline(always)]
-            || {
-                for number in 1..=num_items as u32 {
-                    add_scaled(&mut all, item(number), 1.0);
-                }
-            },
-        );
-        let losses = user_gradient.par_chunks_mut(width).enumerate();
-        let losses = losses.map(|(row, gradient)| {
-            let weight = weight(row);
-            vectorized(
-                #[inline(always)]
-                || {
-                    // The target's embedding less the candidates' mean.
-                    add_scaled(gradient, &all, -weight);
-                    for number in none(row) {
-                        add_scaled(gradient, item(number), weight);
-                    }
-                    add_scaled(gradient, item(targets[row]), 1.0);
-                    let loss = dot(gradient, user(row)) * scale;
-                    gradient.iter_mut().for_each(|g| *g *= scale);
-                    f64::from(loss)
-                },
-            )
-        });
-        let losses: Vec<f64> = losses.collect();
-        if let Some(gradient) = &mut item_gradient {
-            let mut of_all = vec![0f32; width];
-            vectorized(
-                #[inline(always)]
-                || {
-                    for (row, target) in targets.iter().enumerate() {
-                        let weight = weight(row);
-                        add_scaled(&mut of_all, user(row), -weight * scale);
-                        for number in none(row) {
-                            let to = &mut gradient[number as usize * width..][..width];
-                            add_scaled(to, user(row), weight * scale);
-                        }
-                        let to = &mut gradient[*target as usize * width..][..width];
-                        add_scaled(to, user(row), scale);
-                    }
-                    for to in gradient.chunks_exact_mut(width).skip(1) {
-                        add_scaled(to, &of_all, 1.0);
-                    }
-                },
-            );
-        }
-        losses.iter().sum()
+        let of_items = items.track_op().then(|| problem.item_gradient());
+        (problem.loss_and_user_gradient(), of_items)
     };
     let known = Known {
         loss,
@@ -131,6 +74,105 @@ fn fused_excess(
         ),
     };
     known.of(&users, &items)
+}
+
+/// Pairs of a row and an item that is no candidate are many, so they are met one by one instead of as
+/// rows of a tensor.
+struct Problem<'a> {
+    /// `[R, D]`
+    users: &'a [f32],
+    /// `[N + 1, D]`
+    items: &'a [f32],
+    width: usize,
+    num_items: u32,
+    targets: &'a [u32],
+    seen: Option<&'a Offsets>,
+    scale: f32,
+}
+
+impl Problem<'_> {
+    #[inline(always)]
+    fn user(&self, row: usize) -> &[f32] {
+        &self.users[row * self.width..][..self.width]
+    }
+
+    #[inline(always)]
+    fn item(&self, item: u32) -> &[f32] {
+        &self.items[item as usize * self.width..][..self.width]
+    }
+
+    /// The items that are no candidates of a row.
+    #[inline(always)]
+    fn none(&self, row: usize) -> impl Iterator<Item = u32> {
+        let all = 1..self.num_items + 1;
+        let seen = self.seen.into_iter();
+        let seen = seen.flat_map(move |seen| seen.within(row, all.clone()));
+        seen.map(|(item, _)| item)
+    }
+
+    /// One over the number of candidates of a row.
+    fn weight(&self, row: usize) -> f32 {
+        1.0 / (self.num_items as usize - self.none(row).count()).max(1) as f32
+    }
+
+    fn loss_and_user_gradient(&self) -> (f64, Vec<f32>) {
+        let mut all = vec![0f32; self.width];
+        vectorized(
+            #[inline(always)]
+            || {
+                for item in 1..=self.num_items {
+                    add_scaled(&mut all, self.item(item), 1.0);
+                }
+            },
+        );
+        let mut gradient = vec![0f32; self.targets.len() * self.width];
+        let of_row = |(row, gradient): (usize, &mut [f32])| {
+            let weight = self.weight(row);
+            vectorized(
+                #[inline(always)]
+                || {
+                    // The target's embedding less the candidates' mean.
+                    add_scaled(gradient, &all, -weight);
+                    for item in self.none(row) {
+                        add_scaled(gradient, self.item(item), weight);
+                    }
+                    add_scaled(gradient, self.item(self.targets[row]), 1.0);
+                    let loss = dot(gradient, self.user(row)) * self.scale;
+                    gradient.iter_mut().for_each(|g| *g *= self.scale);
+                    f64::from(loss)
+                },
+            )
+        };
+        let rows = gradient.par_chunks_mut(self.width).enumerate();
+        let losses: Vec<f64> = rows.map(of_row).collect();
+        (losses.iter().sum(), gradient)
+    }
+
+    /// `[N + 1, D]`, the padding's row of zeros included.
+    fn item_gradient(&self) -> Vec<f32> {
+        let (width, scale) = (self.width, self.scale);
+        let mut gradient = vec![0f32; (self.num_items as usize + 1) * width];
+        let mut of_all = vec![0f32; width];
+        vectorized(
+            #[inline(always)]
+            || {
+                for (row, target) in self.targets.iter().enumerate() {
+                    let weight = self.weight(row);
+                    add_scaled(&mut of_all, self.user(row), -weight * scale);
+                    for item in self.none(row) {
+                        let to = &mut gradient[item as usize * width..][..width];
+                        add_scaled(to, self.user(row), weight * scale);
+                    }
+                    let to = &mut gradient[*target as usize * width..][..width];
+                    add_scaled(to, self.user(row), scale);
+                }
+                for to in gradient.chunks_exact_mut(width).skip(1) {
+                    add_scaled(to, &of_all, 1.0);
+                }
+            },
+        );
+        gradient
+    }
 }
 
 /// The same in tensor operations, for every device and type.

@@ -87,6 +87,8 @@ pub enum Command {
     Teach(Teach),
     /// Weigh several models as one teacher, and train what is missing of them
     Blend(Blend),
+    /// Train SASRec and student once more with the validation items, for the bundle
+    Refit,
     /// Distil the teacher into a student of a few layers
     Distill(Distill),
     /// Answer one question about the student by training it several times

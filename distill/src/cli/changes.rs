@@ -40,6 +40,7 @@ impl Changes {
                 changes.path("pretrain.titles", args.titles.as_deref());
                 changes.flag("blend.decoder", args.no_decoder, false);
             }
+            Command::Refit => changes.flag("refit.models", true, true),
             Command::Cold(args) => {
                 changes.path("pretrain.titles", args.titles.as_deref());
                 changes.float("cold.held_out", args.held_out);

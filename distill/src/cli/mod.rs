@@ -178,6 +178,10 @@ fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
             }
             print::trained("student", &stages::distill::run(context)?)
         }
+        Command::Refit => {
+            let trained = stages::refit::run(context)?;
+            (trained.iter()).try_for_each(|outcome| print::trained(&outcome.record.stage, outcome))
+        }
         Command::Study(args) => study::run(args, context),
         Command::Tune(args) => tune::run(args, context),
         Command::Cold(args) => cold::run(args, context),

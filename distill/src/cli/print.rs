@@ -44,12 +44,13 @@ pub(super) fn prepared(outcome: &Outcome) -> anyhow::Result<()> {
 /// Epochs of a training run.
 pub(super) fn trained(what: &str, outcome: &Outcome) -> anyhow::Result<()> {
     let report: crate::train::FitReport = serde_json::from_value(outcome.record.figures.clone())?;
-    out(&format!(
-        "{what}: validation NDCG@10 {:.4} after epoch {} of {}",
-        report.best_metric,
-        report.best_epoch,
-        report.epochs.len(),
-    ))
+    let (epoch, epochs) = (report.best_epoch, report.epochs.len());
+    out(&match report.best_metric {
+        Some(metric) => {
+            format!("{what}: validation NDCG@10 {metric:.4} after epoch {epoch} of {epochs}")
+        }
+        None => format!("{what}: {epochs} epochs, not validated"),
+    })
 }
 
 /// The members of a blend and their weights.

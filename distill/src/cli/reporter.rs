@@ -146,13 +146,16 @@ impl TrainObserver for TrainingProgress<'_> {
                 .iter()
                 .map(|(name, value)| (name.as_str(), *value)),
         );
+        let (label, epoch, train_seconds) = (&self.label, report.epoch, report.train_seconds);
+        let Some(metric) = report.metric else {
+            return self.line(&format!(
+                "{label}: epoch {epoch}: {losses} ({train_seconds:.0} s)"
+            ));
+        };
+        let best = if report.best { " best" } else { "" };
         self.line(&format!(
-            "{}: epoch {}: {losses}, validation NDCG@10 {:.4}{} ({:.0} s + {:.0} s validation)",
-            self.label,
-            report.epoch,
-            report.metric,
-            if report.best { " best" } else { "" },
-            report.train_seconds,
+            "{label}: epoch {epoch}: {losses}, validation NDCG@10 {metric:.4}{best} \
+             ({train_seconds:.0} s + {:.0} s validation)",
             report.validation_seconds,
         ));
     }

@@ -13,6 +13,12 @@ pub const CE_ONLY: &str = "student, CE only";
 /// The teacher that learned beside the student, where distillation was online.
 pub const ONLINE_TEACHER: &str = "teacher beside the student";
 
+/// A model that went on learning with the validation items.
+#[must_use]
+pub fn refitted(system: &str) -> String {
+    format!("{system}, refit")
+}
+
 /// A system with the prior beside it.
 #[must_use]
 pub fn with_prior(system: &str) -> String {
@@ -44,11 +50,15 @@ fn is_bundle(system: &str) -> bool {
 /// Place of the system that would be shipped: the bundle, or what comes nearest to it.
 #[must_use]
 pub fn headline(systems: &[&str]) -> Option<usize> {
-    let student = with_prior(STUDENT);
     let place = |wanted: &dyn Fn(&str) -> bool| systems.iter().position(|name| wanted(name));
-    place(&is_bundle)
-        .or_else(|| place(&|name| name == student))
-        .or_else(|| place(&|name| name == STUDENT))
+    let refit = refitted(STUDENT);
+    let next = [
+        with_prior(&refit),
+        refit,
+        with_prior(STUDENT),
+        STUDENT.to_owned(),
+    ];
+    place(&is_bundle).or_else(|| next.iter().find_map(|next| place(&|name| name == next)))
 }
 
 #[cfg(test)]

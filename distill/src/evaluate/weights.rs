@@ -1,5 +1,7 @@
 //! Weights of several models in a blend, by the validation targets.
 
+use std::collections::BTreeSet;
+
 use rayon::prelude::*;
 use slmrec_core::metrics::Metric;
 use slmrec_core::ranking::{ItemMask, RankingError, rank_of};
@@ -29,12 +31,15 @@ pub struct Weights {
     pub users: usize,
 }
 
-/// Searches the weights of models over one catalog, one after the other, from equal ones.
+/// Searches the weights of models over one catalog, group by group, from equal ones. Models of one
+/// group (`groups` has the number of each model's) share a weight: those that differ by their seed
+/// alone are apart by nothing but noise, which a search would take for merit.
 ///
 /// # Errors
 /// A model that cannot be run, or a dataset without validation targets.
 pub fn weigh(
     models: &[&dyn SequentialModel],
+    groups: &[usize],
     dataset: &Dataset,
     seed: u64,
 ) -> Result<Weights, EvaluateError> {
@@ -56,10 +61,14 @@ pub fn weigh(
     let mut weights = vec![1.0 / models.len() as f64; models.len()];
     let mut best = ndcg(&weights)?;
     for _ in 0..ROUNDS {
-        for at in 0..models.len() {
+        for group in groups.iter().collect::<BTreeSet<_>>() {
             for factor in FACTORS {
                 let mut candidate = weights.clone();
-                candidate[at] *= factor;
+                let of_group = candidate
+                    .iter_mut()
+                    .zip(groups)
+                    .filter(|(_, g)| *g == group);
+                of_group.for_each(|(weight, _)| *weight *= factor);
                 let sum: f64 = candidate.iter().sum();
                 if sum <= 0.0 {
                     continue;
@@ -133,7 +142,8 @@ mod tests {
         let models = [model(1), model(2), model(3)];
         let borrowed: Vec<&dyn SequentialModel> =
             models.iter().map(|m| m as &dyn SequentialModel).collect();
-        let found = weigh(&borrowed, &data, 1).expect("weighs");
+        let found = weigh(&borrowed, &[0, 1, 1], &data, 1).expect("weighs");
+        assert_eq!(found.weights[1].to_bits(), found.weights[2].to_bits());
         assert!((found.weights.iter().sum::<f64>() - 1.0).abs() < 1e-12);
         for (model, alone) in borrowed.iter().zip(&found.alone) {
             let expected = validation_ndcg(*model, &data, None).expect("evaluates");

@@ -18,6 +18,8 @@ pub struct WorkDir {
     root: PathBuf,
     /// One output that lies elsewhere; everything else is shared.
     variant: Option<Variant>,
+    /// Where the models lie that are trained again, if they are meant.
+    again: Option<PathBuf>,
 }
 
 /// An output of which several are made, and where this one lies.
@@ -47,6 +49,7 @@ impl WorkDir {
         Self {
             root: root.into(),
             variant: None,
+            again: None,
         }
     }
 
@@ -59,6 +62,16 @@ impl WorkDir {
                 of: Output::Students,
                 dir: self.studies().join(study).join(variant),
             }),
+            again: None,
+        }
+    }
+
+    /// The same work directory, but for the SASRecs and the student that are trained again.
+    #[must_use]
+    pub fn refit(&self) -> Self {
+        Self {
+            again: Some(self.root.join("refit")),
+            ..self.clone()
         }
     }
 
@@ -68,6 +81,7 @@ impl WorkDir {
         Self {
             root: self.root.clone(),
             variant: Some(Variant { of, dir }),
+            again: None,
         }
     }
 
@@ -87,8 +101,14 @@ impl WorkDir {
     fn place(&self, of: Output) -> &Path {
         match &self.variant {
             Some(variant) if variant.of == of => &variant.dir,
+            _ if matches!(of, Output::SasRec | Output::Students) => self.again(),
             _ => &self.root,
         }
+    }
+
+    /// Where what is trained again lies, the other places otherwise.
+    fn again(&self) -> &Path {
+        self.again.as_ref().unwrap_or(&self.root)
     }
 
     fn students(&self) -> &Path {
@@ -134,7 +154,7 @@ impl WorkDir {
     /// SASRec with titles, the other output of `pretrain`.
     #[must_use]
     pub fn sasrec_titles(&self) -> PathBuf {
-        self.root.join("sasrec-titles")
+        self.again().join("sasrec-titles")
     }
 
     /// Output of `teach`.
@@ -171,7 +191,7 @@ impl WorkDir {
     /// The teacher's states, unless `distill.cache_dir` names another place.
     #[must_use]
     pub fn teacher_states(&self) -> PathBuf {
-        self.root.join("teacher-states")
+        self.again().join("teacher-states")
     }
 
     /// The student's shape trained without the teacher.

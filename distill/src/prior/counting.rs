@@ -23,10 +23,7 @@ pub fn training_sequences(dataset: &Dataset) -> Vec<CountedSequence<'_>> {
 #[must_use]
 pub fn sequences_before(dataset: &Dataset, split: Split) -> Vec<CountedSequence<'_>> {
     let sequence = |user| {
-        let items = match dataset.held_out(user, split) {
-            Some((history, _)) => history,
-            None => dataset.training_sequence(user),
-        };
+        let items = dataset.known_before(user, split);
         CountedSequence { items, new_from: 0 }
     };
     (0..dataset.num_users()).map(sequence).collect()

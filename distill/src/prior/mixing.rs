@@ -6,6 +6,7 @@ use slmrec_core::metrics::Metric;
 use slmrec_core::prior::{PriorWeights, SparseSums, TransitionPrior};
 use slmrec_core::{Dataset, ItemIndex, Split};
 
+use super::leave_one_out::sum_without_last;
 use crate::evaluate::{Case, EvaluateError, Scorer, for_each_batch, held_out_cases};
 
 /// The grid. A model trained by cross-entropy gives logarithms of probabilities, which is what the
@@ -32,6 +33,29 @@ pub struct Mixture {
     pub users: usize,
 }
 
+/// What has been counted beside a model when the validation targets choose its weights.
+#[derive(Clone, Debug)]
+pub enum Counts {
+    /// The training sequences, which the model was trained on, too: as the validation targets are
+    /// ranked.
+    OfTraining(TransitionPrior),
+    /// The validation targets on top. For each user those of all others are asked, so that the counts
+    /// know one more item of everybody than the model does, as on the test targets and on a device.
+    OneNewer(TransitionPrior),
+}
+
+impl Counts {
+    fn sum(&self, case: &Case<'_>, sums: &mut SparseSums) {
+        match self {
+            Self::OfTraining(prior) => prior.sum(case.history, sums),
+            Self::OneNewer(prior) => {
+                let known = [case.history, &[case.target]].concat();
+                sum_without_last(prior, &known, sums);
+            }
+        }
+    }
+}
+
 /// Tries all weights of a grid on the validation targets; among equal ones the smallest `alpha`.
 /// `users` limits it to some places of the dataset.
 ///
@@ -40,13 +64,15 @@ pub struct Mixture {
 pub fn mix(
     scorer: &mut dyn Scorer,
     dataset: &Dataset,
-    prior: &TransitionPrior,
+    counts: &Counts,
     users: Option<&[usize]>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Mixture, EvaluateError> {
     let cases = held_out_cases(dataset, Split::Validation, users)?;
     let ranks = for_each_batch(scorer, dataset, &cases, progress, |case, scores| {
-        Ok(ranks_of_grid(prior, case, scores))
+        let mut sums = SparseSums::default();
+        counts.sum(case, &mut sums);
+        Ok(ranks_of_grid(&sums, case, scores))
     })?;
     let grid: Vec<PriorWeights> = grid().collect();
     let ndcg: Vec<f64> = (0..grid.len())
@@ -183,16 +209,14 @@ fn losses_of_grid(prior: &TransitionPrior, case: &Case<'_>, scores: &[f32]) -> V
 }
 
 /// The rank of a user's target under all weights, at most `DEPTH + 1`.
-fn ranks_of_grid(prior: &TransitionPrior, case: &Case<'_>, scores: &[f32]) -> Vec<u8> {
-    let mut sums = SparseSums::default();
-    prior.sum(case.history, &mut sums);
+fn ranks_of_grid(sums: &SparseSums, case: &Case<'_>, scores: &[f32]) -> Vec<u8> {
     let seen = |item: ItemIndex| case.history.contains(&item);
     let score = |item: ItemIndex| scores[item.row() - 1];
     let counted: Vec<(f32, f32)> = (sums.iter())
         .filter(|&(item, _)| item != case.target && !seen(item))
         .map(|(item, sum)| (score(item), sum))
         .collect();
-    let others = best_without_count(case, scores, &sums);
+    let others = best_without_count(case, scores, sums);
     let (own_score, own_sum) = (score(case.target), sums.get(case.target));
     let rank = |PriorWeights { alpha, beta }| {
         let with = |score: f32, sum: f32| score + alpha * (sum / beta).ln_1p();
@@ -248,7 +272,14 @@ mod tests {
         let prior = count(&training_sequences(&data), 50, PriorSettings::WINDOW_5, 99);
         let prior = prior.expect("counts");
         let mut floor = Popularity::fit(&data, Split::Validation);
-        let mixture = mix(&mut floor, &data, &prior, None, &mut |_, _| ()).expect("mixes");
+        let mixture = mix(
+            &mut floor,
+            &data,
+            &Counts::OfTraining(prior.clone()),
+            None,
+            &mut |_, _| (),
+        )
+        .expect("mixes");
         assert!(
             mixture.ndcg_10_with > mixture.ndcg_10_without + 0.1,
             "{mixture:?}"
@@ -345,7 +376,7 @@ mod tests {
         let mixture = mix(
             &mut Knows,
             &data,
-            &prior.expect("counts"),
+            &Counts::OfTraining(prior.expect("counts")),
             None,
             &mut |_, _| (),
         );

@@ -15,7 +15,7 @@ pub mod tuning;
 pub mod update;
 
 pub use counting::{CountedSequence, count};
-pub use leave_one_out::sums_without;
-pub use mixing::{Mixture, likeliest, likeliest_beside, mix};
+pub use leave_one_out::{sum_without_last, sums_without};
+pub use mixing::{Counts, Mixture, likeliest, likeliest_beside, mix};
 pub use scorer::WithPrior;
 pub use tuning::{TunedPrior, tune};

@@ -10,7 +10,7 @@ use super::ReportError;
 use crate::cold::ColdReport;
 use crate::data::PrepareReport;
 use crate::evaluate::compare::{CompareError, read_dataset};
-use crate::evaluate::names::{CE_ONLY, STUDENT};
+use crate::evaluate::names::{CE_ONLY, STUDENT, refitted};
 use crate::evaluate::rank_files::{read_comparison, read_run};
 use crate::evaluate::{Comparison, RECOMMENDATIONS_FILE, Recommendations};
 use crate::pipeline::work_dir::DEFAULT_WORK_DIR;
@@ -147,6 +147,16 @@ impl Gathered {
     #[must_use]
     pub fn ranks_of(&self, system: &str) -> Option<&Evaluation> {
         self.evaluations.iter().find(|e| e.name == system)
+    }
+
+    /// The name of a system as it would be shipped: refitted where it was.
+    #[must_use]
+    pub fn served(&self, system: &str) -> String {
+        let refit = refitted(system);
+        match self.ranks_of(&refit) {
+            Some(_) => refit,
+            None => system.to_owned(),
+        }
     }
 
     fn stages(&mut self, work: &WorkDir) -> Result<(), ReportError> {

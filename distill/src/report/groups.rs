@@ -28,8 +28,8 @@ pub struct GroupTable {
 /// The systems that the page follows through the groups, as far as they were evaluated.
 #[must_use]
 pub fn main_systems(gathered: &Gathered, shipped: Option<&str>) -> Vec<String> {
-    let student = with_prior(STUDENT);
-    let sasrec = with_prior(SASREC);
+    let student = with_prior(&gathered.served(STUDENT));
+    let sasrec = with_prior(&gathered.served(SASREC));
     let wanted = [
         COOCCURRENCE_TUNED,
         SASREC,

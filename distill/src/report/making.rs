@@ -177,7 +177,10 @@ pub(super) fn curves(gathered: &Gathered) -> Result<Markup, ReportError> {
         @for (training, charts) in &drawn {
             h3 { (training.folder) }
             p.soft {
-                "Validation NDCG@10 " (format!("{:.4}", training.fit.best_metric)) " after epoch "
+                @match training.fit.best_metric {
+                    Some(metric) => { "Validation NDCG@10 " (format!("{metric:.4}")) " after epoch " },
+                    None => { "Not validated; the weights are those of epoch " },
+                }
                 (training.fit.best_epoch) " of " (training.fit.epochs.len()) ", " (training.fit.steps) " steps"
                 @if training.fit.stopped_early { "; stopped early" }
             }
@@ -208,8 +211,12 @@ fn training_charts(training: &Training) -> Result<Vec<(String, String)>, ReportE
         }
         .svg()
     };
-    let metric = epochs.iter().map(|e| (e.epoch as f64, e.metric)).collect();
-    let mut charts = vec![("validation NDCG@10".to_owned(), chart(metric)?)];
+    let metric = |e: &EpochReport| Some((e.epoch as f64, e.metric?));
+    let metric: Vec<(f64, f64)> = epochs.iter().filter_map(metric).collect();
+    let mut charts = Vec::new();
+    if !metric.is_empty() {
+        charts.push(("validation NDCG@10".to_owned(), chart(metric)?));
+    }
     for term in terms {
         let value = |e: &EpochReport| Some((e.epoch as f64, *e.losses.get(term)?));
         let points = epochs.iter().filter_map(value).collect();

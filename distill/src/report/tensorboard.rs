@@ -86,7 +86,10 @@ fn events(training: &Training) -> Vec<u8> {
         let mut values: Vec<Value> = losses
             .map(|(term, loss)| value(format!("loss/{term}"), *loss))
             .collect();
-        values.push(value("validation/NDCG@10".to_owned(), epoch.metric));
+        let metric = epoch
+            .metric
+            .map(|metric| value("validation/NDCG@10".to_owned(), metric));
+        values.extend(metric);
         bytes.extend(record(&Event {
             wall_time: seconds,
             step: i64::try_from(epoch.step).unwrap_or(i64::MAX),
@@ -126,7 +129,7 @@ mod tests {
             epoch,
             step: 10 * epoch as u64,
             losses: [("ce".to_owned(), 4.0 / epoch as f64)].into(),
-            metric: 0.125 * epoch as f64,
+            metric: Some(0.125 * epoch as f64),
             best: true,
             train_seconds: 2.0,
             validation_seconds: 0.5,
@@ -134,7 +137,7 @@ mod tests {
         let fit = FitReport {
             epochs: vec![epoch(1), epoch(2)],
             best_epoch: 2,
-            best_metric: 0.25,
+            best_metric: Some(0.25),
             steps: 20,
             stopped_early: false,
             resumed_from: None,

@@ -139,29 +139,32 @@ fn lines(gathered: &Gathered, system: &str) -> Vec<Line> {
         decides,
     };
     let prior = gathered.stage("prior").is_some();
-    let undistilled = match prior && system != STUDENT {
-        true => with_prior(CE_ONLY),
-        false => CE_ONLY.to_owned(),
+    let served = |name: &str| gathered.served(name);
+    let beside = |name: &str| match prior && system != STUDENT {
+        true => with_prior(name),
+        false => name.to_owned(),
     };
+    // Its twin without a teacher is not refitted, so it stands against the student that is not either.
+    let taught = match served(STUDENT) == STUDENT {
+        true => system.to_owned(),
+        false => beside(STUDENT),
+    };
+    let question = "the same student without a teacher";
+    let sasrec = served(SASREC);
     let mut lines = vec![
-        line(
-            "the same student without a teacher",
-            system,
-            undistilled,
-            true,
-        ),
-        line("the usual neural model", system, SASREC.into(), true),
+        line(question, &taught, beside(CE_ONLY), true),
+        line("the usual neural model", system, sasrec.clone(), true),
     ];
     if prior {
-        let sasrec = with_prior(SASREC);
+        let sasrec = with_prior(&sasrec);
         lines.push(line("the same with counts beside it", system, sasrec, true));
         let counts = COOCCURRENCE_TUNED.into();
         lines.push(line("counting alone", system, counts, true));
     }
     let question = "what distillation adds, without counts";
     lines.push(line(question, STUDENT, CE_ONLY.into(), false));
-    let student = with_prior(STUDENT);
-    if system != STUDENT && system != student && gathered.ranks_of(&student).is_some() {
+    let student = with_prior(&served(STUDENT));
+    if system != served(STUDENT) && system != student && gathered.ranks_of(&student).is_some() {
         lines.push(line(
             "what the bundle's precision costs",
             system,

@@ -16,14 +16,14 @@ use std::sync::Arc;
 use candle_core::Device;
 use rayon::prelude::*;
 use slmrec_core::prior::TransitionPrior;
-use slmrec_core::{Dataset, ItemIndex, hash};
+use slmrec_core::{Dataset, ItemIndex, Split, hash};
 
 use super::losses::negatives::NegativeSampler;
 use super::losses::offsets::{MASKED, Offsets};
 use super::settings::check;
 use super::{CatalogLoss, Targets, TrainError, TrainSettings};
 use crate::model::{HistoryBatch, ItemLookups, ReadAt};
-use crate::prior::sums_without;
+use crate::prior::{CountedSequence, sums_without};
 
 pub use order::EpochOrder;
 pub use share::Share;
@@ -78,7 +78,7 @@ impl TrainingData {
         max_history: usize,
         targets: Targets,
     ) -> Result<Self, TrainError> {
-        Self::of_users(dataset, &[], max_history, targets)
+        Self::of_users(dataset, Split::Validation, &[], max_history, targets)
     }
 
     /// The same from training sequences (oldest first), one a user, over `num_items` items.
@@ -292,7 +292,9 @@ impl TrainingData {
         examples.sort_by_key(|(position, ..)| *position);
         let order: Vec<usize> = examples.iter().map(|(.., number)| *number).collect();
         let prior = (self.prior.as_deref()).map(|prior| {
-            let sums = |sequence: &[ItemIndex], places| sums_without(prior, sequence, places);
+            let sums = |items: &[ItemIndex], places| {
+                sums_without(prior, CountedSequence { items, new_from: 0 }, places)
+            };
             self.beside(windows, &order, sums)
         });
         let seen = (self.mask_seen).then(|| self.beside(windows, &order, seen_before));

@@ -37,9 +37,9 @@ pub struct EpochReport {
     pub step: u64,
     /// Mean of each unweighted loss term over the steps of the epoch.
     pub losses: BTreeMap<String, f64>,
-    /// The validation metric.
-    pub metric: f64,
-    /// Whether the metric is the best so far.
+    /// The validation metric, where there is one.
+    pub metric: Option<f64>,
+    /// Whether the metric is the best so far; without one the newest weights are.
     pub best: bool,
     /// Seconds of training, those before an interruption not included.
     pub train_seconds: f64,
@@ -55,8 +55,8 @@ pub struct FitReport {
     pub epochs: Vec<EpochReport>,
     /// The epoch whose weights were kept, from 1.
     pub best_epoch: usize,
-    /// Its validation metric.
-    pub best_metric: f64,
+    /// Its validation metric, where there is one.
+    pub best_metric: Option<f64>,
     /// Steps of the whole run.
     pub steps: u64,
     /// Whether the metric stopped rising before the last epoch.
@@ -67,14 +67,15 @@ pub struct FitReport {
 
 /// Measures a model between epochs; the run keeps the weights with the highest value.
 pub trait Validator {
-    /// The metric of the model as it is now, usually NDCG@10 on the validation split.
+    /// The metric of the model as it is now, usually NDCG@10 on the validation split; `None` where
+    /// nothing is kept out of the training data to measure it on, and the last weights are kept.
     ///
     /// # Errors
     /// Whatever evaluation reports; training stops with it.
     fn validate(
         &mut self,
         model: &dyn SequentialModel,
-    ) -> Result<f64, Box<dyn std::error::Error + Send + Sync>>;
+    ) -> Result<Option<f64>, Box<dyn std::error::Error + Send + Sync>>;
 }
 
 /// Is told how the run goes. Every method may be left as it is.

@@ -45,20 +45,20 @@ impl Validator for Wobble {
     fn validate(
         &mut self,
         model: &dyn SequentialModel,
-    ) -> Result<f64, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<Option<f64>, Box<dyn std::error::Error + Send + Sync>> {
         let sum = model.item_embeddings()?.sum_all()?.to_scalar::<f32>()?;
-        Ok(f64::from(sum * 1000.0).sin())
+        Ok(Some(f64::from(sum * 1000.0).sin()))
     }
 }
 
 /// Metrics as written down.
-struct Scripted(std::vec::IntoIter<f64>);
+struct Scripted(std::vec::IntoIter<Option<f64>>);
 
 impl Validator for Scripted {
     fn validate(
         &mut self,
         _model: &dyn SequentialModel,
-    ) -> Result<f64, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<Option<f64>, Box<dyn std::error::Error + Send + Sync>> {
         self.0.next().ok_or_else(|| "no more metrics".into())
     }
 }
@@ -144,7 +144,10 @@ fn a_run_cut_anywhere_ends_with_the_same_bits() {
         let resumed = fit(&second, &CrossEntropy::default(), 0, Some(dir.path())).expect("resumed");
         assert_eq!(resumed.resumed_from, Some(cut));
         assert_eq!(resumed.best_epoch, report.best_epoch);
-        assert_eq!(resumed.best_metric.to_bits(), report.best_metric.to_bits());
+        assert_eq!(
+            resumed.best_metric.map(f64::to_bits),
+            report.best_metric.map(f64::to_bits)
+        );
         assert_eq!(
             bits(second.parameters()),
             bits(whole.parameters()),
@@ -269,7 +272,7 @@ fn states_of_other_settings_and_damaged_states_are_refused() {
 
 #[test]
 fn stops_when_the_metric_stops_rising_and_keeps_the_best() {
-    let run = |epochs, metrics: Vec<f64>| {
+    let run = |epochs, metrics: &[Option<f64>]| {
         let settings = TrainSettings {
             epochs,
             patience: 2,
@@ -282,7 +285,7 @@ fn stops_when_the_metric_stops_rising_and_keeps_the_best() {
         let report = Trainer {
             settings: &settings,
             identity: "",
-            validator: &mut Scripted(metrics.into_iter()),
+            validator: &mut Scripted(metrics.to_vec().into_iter()),
             observer: &mut Silent,
             stop: &AtomicBool::new(false),
             state_dir: None,
@@ -291,11 +294,18 @@ fn stops_when_the_metric_stops_rising_and_keeps_the_best() {
         .expect("run");
         (report, bits(model.parameters()))
     };
-    let (report, kept) = run(9, vec![0.1, 0.3, 0.2, 0.3]);
+    let metrics = [0.1, 0.3, 0.2, 0.3].map(Some);
+    let (report, kept) = run(9, &metrics);
     assert_eq!((report.best_epoch, report.epochs.len()), (2, 4));
     assert!(report.stopped_early);
-    let (_, after_two) = run(2, vec![0.1, 0.3]);
+    let (_, after_two) = run(2, &metrics[..2]);
     assert_eq!(kept, after_two);
+    let (unmeasured, last) = run(2, &[None; 2]);
+    assert_eq!((unmeasured.best_epoch, unmeasured.best_metric), (2, None));
+    assert_eq!(
+        last, after_two,
+        "without a metric the last weights are kept"
+    );
 }
 
 #[test]
@@ -373,7 +383,7 @@ fn what_is_not_finite_is_named() {
     let result = Trainer {
         settings: &settings,
         identity: "",
-        validator: &mut Scripted(vec![f64::NAN].into_iter()),
+        validator: &mut Scripted(vec![Some(f64::NAN)].into_iter()),
         observer: &mut Silent,
         stop: &AtomicBool::new(false),
         state_dir: None,

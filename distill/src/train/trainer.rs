@@ -106,7 +106,7 @@ impl Trainer<'_> {
         let progress = run.progress;
         Ok(FitReport {
             best_epoch: progress.best_epoch,
-            best_metric: progress.best_metric.unwrap_or_default(),
+            best_metric: progress.best_metric,
             steps: progress.step,
             stopped_early: progress.epochs_done < self.settings.epochs,
             epochs: progress.history,
@@ -294,13 +294,16 @@ impl Trainer<'_> {
         let started = Instant::now();
         let metric =
             (self.validator.validate(run.replicas[0].model)).map_err(TrainError::Validation)?;
-        if !metric.is_finite() {
+        if metric.is_some_and(|metric| !metric.is_finite()) {
             return Err(TrainError::NonFinite {
                 step: run.progress.step,
                 what: "the validation metric".to_owned(),
             });
         }
-        let best = run.progress.best_metric.is_none_or(|best| metric > best);
+        let best = match (metric, run.progress.best_metric) {
+            (Some(metric), Some(best)) => metric > best,
+            _ => true,
+        };
         if best {
             run.best = copies(run.slots())?;
         }
@@ -355,7 +358,7 @@ impl Progress {
 
     fn close_epoch(
         &mut self,
-        metric: f64,
+        metric: Option<f64>,
         best: bool,
         train_seconds: f64,
         validation_seconds: f64,
@@ -364,7 +367,7 @@ impl Progress {
         self.epochs_done += 1;
         self.step_in_epoch = 0;
         if best {
-            self.best_metric = Some(metric);
+            self.best_metric = metric;
             self.best_epoch = self.epochs_done;
         }
         self.history.push(EpochReport {

@@ -3,7 +3,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
-use slmrec_core::Dataset;
+use slmrec_core::{Dataset, Split};
 
 use super::{Targets, TrainError, TrainingData};
 
@@ -33,20 +33,22 @@ pub fn share_of_users(users: usize, share: f64, seed: u64) -> Vec<bool> {
 }
 
 impl TrainingData {
-    /// The windows of the users that are `chosen`, as [`TrainingData::new`] cuts them; the others have
-    /// none. Empty for all users.
+    /// The windows of what is known of the users that are `chosen` before the targets of a split, as
+    /// [`TrainingData::new`] cuts those of the training sequences; the others have none. Empty for all
+    /// users.
     ///
     /// # Errors
     /// As [`TrainingData::new`].
     pub fn of_users(
         dataset: &Dataset,
+        before: Split,
         chosen: &[bool],
         max_history: usize,
         targets: Targets,
     ) -> Result<Self, TrainError> {
         let sequences = (0..dataset.num_users()).map(|user| match chosen.get(user) {
             Some(false) => &[],
-            _ => dataset.training_sequence(user),
+            _ => dataset.known_before(user, before),
         });
         Self::cut(sequences, dataset.num_items(), max_history, targets)
     }
@@ -80,7 +82,9 @@ mod tests {
         let dataset = crate::evaluate::testing::dataset(3, &sequences);
         let users = |share| {
             let chosen = share_of_users(40, share, 7);
-            let data = TrainingData::of_users(&dataset, &chosen, 5, Targets::All).expect("data");
+            let data =
+                TrainingData::of_users(&dataset, Split::Validation, &chosen, 5, Targets::All);
+            let data = data.expect("data");
             let users: Vec<usize> = (0..data.len()).map(|at| data.window(at).user).collect();
             assert!(users.iter().all(|user| chosen[*user]));
             (users, data.fingerprint())

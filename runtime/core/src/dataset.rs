@@ -154,6 +154,16 @@ impl Dataset {
         Some((&sequence[..at], sequence[at]))
     }
 
+    /// What is known of a user before the target of a split is asked for: the training sequence before
+    /// the validation target, and that target, too, before the test target.
+    #[must_use]
+    pub fn known_before(&self, user: usize, split: Split) -> &[ItemIndex] {
+        match self.held_out(user, split) {
+            Some((history, _)) => history,
+            None => self.training_sequence(user),
+        }
+    }
+
     /// How often each item occurs in the training sequences; entry 0 is the padding.
     #[must_use]
     pub fn training_counts(&self) -> Vec<u32> {
@@ -438,6 +448,9 @@ mod tests {
         assert_eq!((history.len(), target), (2, ItemIndex(3)));
         assert_eq!(d.held_out(1, Split::Test), None);
         assert_eq!(d.training_sequence(0).len(), 2);
+        let known = |user, split| d.known_before(user, split).len();
+        assert_eq!((known(0, Split::Validation), known(0, Split::Test)), (2, 3));
+        assert_eq!((known(1, Split::Validation), known(1, Split::Test)), (2, 2));
         assert_eq!(d.training_sequence(1).len(), 2);
         assert_eq!(d.training_counts(), [0, 2, 2, 0, 0]);
     }

@@ -127,7 +127,7 @@ impl Validator for Never {
     fn validate(
         &mut self,
         _model: &dyn SequentialModel,
-    ) -> Result<f64, Box<dyn Error + Send + Sync>> {
+    ) -> Result<Option<f64>, Box<dyn Error + Send + Sync>> {
         Err("the bench does not validate".into())
     }
 }

@@ -23,7 +23,8 @@ pub use distill::{
 pub use export::{ExportStage, Target};
 pub use sections::{
     Baseline, BaselinesStage, Bert4RecStage, BlendStage, ColdStage, EvaluateStage, Gru4RecStage,
-    ItemSource, LayerChoice, PrepareStage, PretrainStage, PriorStage, TeachStage,
+    ItemSource, LayerChoice, PrepareStage, PretrainStage, PriorStage, RefitStage, TeachStage,
+    WeighWith,
 };
 
 /// All settings of all stages.
@@ -58,6 +59,8 @@ pub struct PipelineSettings {
     pub blend: BlendStage,
     /// The student.
     pub distill: DistillStage,
+    /// Models once more, with the validation items.
+    pub refit: RefitStage,
     /// Items that training never saw.
     pub cold: ColdStage,
     /// The comparison.
@@ -84,6 +87,7 @@ impl Default for PipelineSettings {
             teach: TeachStage::default(),
             blend: BlendStage::default(),
             distill: DistillStage::default(),
+            refit: RefitStage::default(),
             cold: ColdStage::default(),
             evaluate: EvaluateStage::default(),
             export: ExportStage::default(),

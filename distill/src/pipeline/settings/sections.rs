@@ -31,6 +31,20 @@ pub struct PriorStage {
     pub neighbours: usize,
     /// Most users that are asked while settings and weights are chosen; 0 takes all.
     pub validation_users: usize,
+    /// Which counts stand beside a model while its weights for the test targets are chosen.
+    pub weigh_with: WeighWith,
+}
+
+/// Which counts stand beside a model while the validation targets choose its weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeighWith {
+    /// Those that the model was trained on, too.
+    Training,
+    /// With the validation targets of all other users: they are one item newer than the model, as on
+    /// the test targets.
+    #[default]
+    OneNewer,
 }
 
 impl Default for PriorStage {
@@ -39,6 +53,7 @@ impl Default for PriorStage {
             settings: None,
             neighbours: 256,
             validation_users: 10_000,
+            weigh_with: WeighWith::default(),
         }
     }
 }
@@ -307,4 +322,13 @@ impl Default for EvaluateStage {
             runner: None,
         }
     }
+}
+
+/// `[refit]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RefitStage {
+    /// Whether SASRecs and student are trained once more with the validation items, for as many epochs
+    /// as validation found best, and the student that is exported is that one.
+    pub models: bool,
 }

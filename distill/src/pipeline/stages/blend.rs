@@ -49,7 +49,14 @@ struct MemberEntry {
     /// Hash of the folder's files.
     sha256: String,
     weight: f64,
+    /// Members of one group differ by their seed alone and share a weight.
+    #[serde(skip)]
+    group: usize,
 }
+
+const DECODER: usize = 0;
+const PLAIN: usize = 1;
+const TITLED: usize = 2;
 
 /// What a member's folder holds.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,7 +96,8 @@ pub fn run(context: &Context<'_>) -> Result<(Vec<Outcome>, Outcome), PipelineErr
             .map(|member| load_member(context, member))
             .collect::<Result<Vec<_>, _>>()?;
         let borrowed: Vec<&dyn SequentialModel> = models.iter().map(AsRef::as_ref).collect();
-        let found = weigh(&borrowed, &dataset, context.settings.seed)?;
+        let groups: Vec<usize> = members.iter().map(|member| member.group).collect();
+        let found = weigh(&borrowed, &groups, &dataset, context.settings.seed)?;
         let mut weighed = members.clone();
         for (member, weight) in weighed.iter_mut().zip(&found.weights) {
             member.weight = *weight;
@@ -233,24 +241,27 @@ fn members(context: &Context<'_>) -> Result<Vec<MemberEntry>, PipelineError> {
     let (section, work) = (&context.settings.blend, context.work());
     let mut folders = Vec::new();
     if section.decoder {
-        folders.push((Kind::Decoder, work.teacher(), "teach"));
+        folders.push((DECODER, work.teacher(), "teach"));
     }
-    folders.push((Kind::SasRec, work.sasrec(), "pretrain"));
+    folders.push((PLAIN, work.sasrec(), "pretrain"));
     match pretrain::with_titles(context)? {
-        Some(dir) => folders.push((Kind::SasRec, dir, WITH_TITLES)),
+        Some(dir) => folders.push((TITLED, dir, WITH_TITLES)),
         None if context.settings.pretrain.titles.is_some() => {
-            folders.push((Kind::SasRec, work.sasrec_titles(), "pretrain --titles"));
+            folders.push((TITLED, work.sasrec_titles(), "pretrain --titles"));
         }
         None => {}
     }
-    let more = (1..=section.more_sasrecs).map(|number| work.blend_sasrec(number));
+    let plain = 1..=section.more_sasrecs;
+    folders.extend(plain.map(|number| (PLAIN, work.blend_sasrec(number), "blend")));
     let titled = 1..=section.more_sasrecs_with_titles;
-    let more = more.chain(titled.map(|number| work.blend_sasrec_titles(number)));
-    folders.extend(more.map(|dir| (Kind::SasRec, dir, "blend")));
-    let entry = |(kind, dir, stage): (Kind, PathBuf, &'static str)| {
+    folders.extend(titled.map(|number| (TITLED, work.blend_sasrec_titles(number), "blend")));
+    let entry = |(group, dir, stage): (usize, PathBuf, &'static str)| {
         let dir = WorkDir::finished(dir, stage)?;
         Ok(MemberEntry {
-            kind,
+            kind: match group {
+                DECODER => Kind::Decoder,
+                _ => Kind::SasRec,
+            },
             folder: dir
                 .file_name()
                 .unwrap_or_default()
@@ -258,6 +269,7 @@ fn members(context: &Context<'_>) -> Result<Vec<MemberEntry>, PipelineError> {
                 .into_owned(),
             sha256: input_hash(&dir)?,
             weight: 0.0,
+            group,
         })
     };
     folders.into_iter().map(entry).collect()

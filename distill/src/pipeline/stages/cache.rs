@@ -244,7 +244,7 @@ impl Work {
         let targets = section.train.targets;
         let max_history = context.settings.model.max_history;
         let train = seeded(&section.train, context);
-        let data = training_data(dataset, section.user_share, max_history, &train)?;
+        let data = training_data(context, dataset, section.user_share, max_history, &train)?;
         let spec = CacheSpec {
             teacher: input_hash(&teacher_dir(context)?)?,
             data: data.fingerprint(),

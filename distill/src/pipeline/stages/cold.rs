@@ -11,7 +11,7 @@ use super::super::stage::Stage;
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::pretrain::Sasrec;
 use super::titles::{self, TitleVectors};
-use super::{Context, input_hash, to_json, vocabulary_hash};
+use super::{Context, input_hash, refit, to_json, vocabulary_hash};
 use crate::cold::experiment::{Experiment, fittable, rows_of};
 use crate::cold::{ColdReport, MapSource, Shipped, TitleMap, held_out};
 use crate::model::checkpoint::read_recommender_config;
@@ -86,7 +86,7 @@ impl Table {
     /// The student's, or SASRec's where no student of this vocabulary is there, which is said.
     fn find(context: &Context<'_>) -> Result<Self, PipelineError> {
         let vocabulary = vocabulary_hash(context)?;
-        if let Ok(dir) = WorkDir::finished(context.work.student(), "distill") {
+        if let Ok(dir) = refit::shipped_student(context) {
             if read_recommender_config(&dir)?.vocabulary_sha256 == vocabulary {
                 return Ok(Self {
                     name: "student",

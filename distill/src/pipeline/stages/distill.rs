@@ -128,7 +128,7 @@ pub(super) fn student_stage(
     let section = &context.settings.distill;
     section.check()?;
     let mut stage = Stage {
-        name,
+        name: context.stage_name(name),
         dir,
         settings: serde_json::json!({
             "layers": section.layers,
@@ -150,6 +150,7 @@ pub(super) fn student_stage(
     if section.prior == PriorUse::Inside {
         insert_prior(context, &mut stage)?;
     }
+    context.insert_refit_of(&mut stage.inputs);
     Ok(stage)
 }
 

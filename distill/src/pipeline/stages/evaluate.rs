@@ -14,9 +14,10 @@ use super::super::stage::{Stage, StageRecord, hash_input, io_error};
 use super::super::{Counter, Outcome, PipelineError, WorkDir};
 use super::blend::Kind;
 use super::runner::{self, BundleRun};
-use super::{Context, baselines, blend, input_hash, pretrain, prior, to_json};
+use super::{Context, baselines, blend, input_hash, pretrain, prior, refit, to_json};
 use crate::evaluate::names::{
-    self, CE_ONLY, COOCCURRENCE_TUNED, ONLINE_TEACHER, SASREC, SASREC_TITLES, STUDENT, with_prior,
+    self, CE_ONLY, COOCCURRENCE_TUNED, ONLINE_TEACHER, SASREC, SASREC_TITLES, STUDENT, refitted,
+    with_prior,
 };
 use crate::evaluate::rank_files::{self, COMPARISON_FILE, RANKS_DIR, rank_file_name};
 use crate::evaluate::{
@@ -40,9 +41,11 @@ pub fn run(context: &Context<'_>) -> Result<(Comparison, Outcome), PipelineError
     let stage = Stage {
         name: "evaluate",
         dir: context.work.evaluation(),
-        settings: to_json(
-            &serde_json::json!({ "split": section.split, "bundle": section.bundle }),
-        )?,
+        settings: to_json(&serde_json::json!({
+            "split": section.split,
+            "bundle": section.bundle,
+            "prior_weigh_with": context.settings.prior.weigh_with,
+        }))?,
         inputs: systems.inputs(context)?,
     };
     let outcome = stage.run(context.force, context.reporter, |dir| {
@@ -108,6 +111,7 @@ fn write_ranks(dir: &Path, evaluations: &[Evaluation]) -> Result<(), PipelineErr
 /// Paired against the systems that matter for the decision to ship.
 fn compare(evaluations: &[Evaluation]) -> Result<Comparison, PipelineError> {
     let (sasrec_prior, student_prior) = (with_prior(SASREC), with_prior(STUDENT));
+    let [sasrec_refit, student_refit] = [SASREC, STUDENT].map(|name| with_prior(&refitted(name)));
     let wanted = [
         "popularity",
         "co-occurrence, window 5",
@@ -118,6 +122,8 @@ fn compare(evaluations: &[Evaluation]) -> Result<Comparison, PipelineError> {
         CE_ONLY,
         STUDENT,
         &student_prior,
+        &sasrec_refit,
+        &student_refit,
     ];
     let there = |name: &&str| evaluations.iter().any(|e| e.name == *name);
     let references: Vec<&str> = wanted.into_iter().filter(there).collect();
@@ -133,6 +139,8 @@ struct Systems {
     baselines: Vec<(Baseline, PathBuf)>,
     sasrec_titles: Option<PathBuf>,
     models: Vec<(&'static str, PathBuf)>,
+    /// Of SASRecs and students, by name: they have seen the validation items.
+    refits: BTreeMap<&'static str, PathBuf>,
     /// Part of the student's output.
     online_teacher: Option<PathBuf>,
     bundle: Option<ExportedBundle>,
@@ -176,14 +184,37 @@ impl Systems {
             Some(dir) => bundle_of(&dir)?,
             None => None,
         };
+        let sasrec = there(work.sasrec(), "pretrain");
+        let mut refits = BTreeMap::new();
+        // They have learned the validation targets.
+        if section.split == Split::Test {
+            let student = models.iter().find(|(name, _)| *name == STUDENT);
+            let places: [(_, _, fn(&WorkDir) -> PathBuf); 3] = [
+                (SASREC, sasrec.as_ref(), WorkDir::sasrec),
+                (
+                    SASREC_TITLES,
+                    sasrec_titles.as_ref(),
+                    WorkDir::sasrec_titles,
+                ),
+                (STUDENT, student.map(|(_, dir)| dir), WorkDir::student),
+            ];
+            for (name, validated, place) in places {
+                if let Some(validated) = validated
+                    && let Some(dir) = refit::of(context, validated, place)?
+                {
+                    refits.insert(name, dir);
+                }
+            }
+        }
         Ok(Self {
+            refits,
             dataset: WorkDir::finished(work.dataset(), "prepare")?,
             prior: there(work.prior(), "prior fit"),
             blend: match context.settings.distill.teacher {
                 TeacherChoice::Blend => there(work.blend(), "blend"),
                 TeacherChoice::Decoder => None,
             },
-            sasrec: there(work.sasrec(), "pretrain"),
+            sasrec,
             baselines: (context.settings.baselines.models.iter())
                 .filter_map(|of| Some((*of, there(work.baseline(*of), "baselines")?)))
                 .collect(),
@@ -206,6 +237,9 @@ impl Systems {
         }
         for (name, dir) in self.sasrecs() {
             inputs.insert(name.to_owned(), input_hash(dir)?);
+        }
+        for (name, dir) in &self.refits {
+            inputs.insert(refitted(name), input_hash(dir)?);
         }
         for (baseline, dir) in &self.baselines {
             inputs.insert(baseline.folder().to_owned(), input_hash(dir)?);
@@ -239,12 +273,16 @@ impl Systems {
         measured.floor(&mut MarkovChain::fit(dataset, split)?)?;
         measured.floor(&mut Cooccurrence::window_5(dataset, split)?)?;
         if let Some(priors) = &measured.priors {
-            let mut tuned = Cooccurrence::tuned(dataset, &priors.known);
+            let mut tuned = Cooccurrence::tuned(dataset, &priors.known.counts);
             measured.floor(&mut tuned)?;
         }
         let mut models = Models::new(context);
         for (name, dir) in self.sasrecs() {
             measured.model(name, &models.get(Kind::SasRec, dir)?)?;
+            if let Some(refit) = self.refits.get(name) {
+                let model = models.get(Kind::SasRec, dir)?;
+                measured.refit(name, &model, &models.take(Kind::SasRec, refit)?)?;
+            }
         }
         for (baseline, dir) in &self.baselines {
             let model = baselines::load(context, *baseline, dir)?;
@@ -260,7 +298,11 @@ impl Systems {
         let online = self.online_teacher.iter().map(|dir| (ONLINE_TEACHER, dir));
         let decoders = self.models.iter().map(|(name, dir)| (*name, dir));
         for (name, dir) in decoders.chain(online) {
-            measured.model(name, &models.take(Kind::Decoder, dir)?)?;
+            let model = models.take(Kind::Decoder, dir)?;
+            measured.model(name, &model)?;
+            if let Some(refit) = self.refits.get(name) {
+                measured.refit(name, &model, &models.take(Kind::Decoder, refit)?)?;
+            }
         }
         if let Some(bundle) = &self.bundle {
             measured.bundle(bundle)?;
@@ -308,10 +350,10 @@ impl<'a> Models<'a> {
 
 /// The counts beside the models.
 struct Priors {
-    /// Of the training sequences. They choose the weights on the validation targets.
+    /// Of the training sequences.
     training: TransitionPrior,
-    /// Of all that is known before the targets. They rank.
-    known: TransitionPrior,
+    /// Of all that is known before the targets.
+    known: prior::Known,
 }
 
 impl Priors {
@@ -320,7 +362,7 @@ impl Priors {
             return Ok(None);
         };
         let split = context.settings.evaluate.split;
-        let known = prior::known_before(split, context, dataset, &training)?;
+        let known = prior::Known::before(split, context, dataset, &training)?;
         Ok(Some(Self { training, known }))
     }
 }
@@ -377,8 +419,8 @@ impl Measured<'_> {
         };
         let (context, dataset) = (self.context, self.dataset);
         let split = context.settings.evaluate.split;
-        let mixture = prior::mixture(context, dataset, &mut scorer, training)?;
-        let mut priors = vec![(with_prior(name), known.clone())];
+        let mixture = known.mixture(context, dataset, &mut scorer, false)?;
+        let mut priors = vec![(with_prior(name), known.counts.clone())];
         if split == Split::Test && name == STUDENT {
             priors.push((names::with_older_prior(name), training.clone()));
         }
@@ -394,6 +436,37 @@ impl Measured<'_> {
         )?;
         self.keep(measured);
         self.mixtures.insert(name.to_owned(), mixture);
+        Ok(())
+    }
+
+    /// A refitted model alone and with the prior, which is weighed beside the model as it was validated.
+    fn refit(
+        &mut self,
+        name: &str,
+        validated: &dyn SequentialModel,
+        model: &dyn SequentialModel,
+    ) -> Result<(), PipelineError> {
+        let refit = refitted(name);
+        let mut scorer = ModelScorer::new(&refit, model)?;
+        let Some(Priors { known, .. }) = &self.priors else {
+            return self.floor(&mut scorer);
+        };
+        let (context, dataset) = (self.context, self.dataset);
+        let mut older = ModelScorer::new(name, validated)?;
+        let mixture = known.mixture(context, dataset, &mut older, true)?;
+        let priors = [(with_prior(&refit), known.counts.clone())];
+        let counter = begin(context, dataset, &refit)?;
+        let mut progress = |done: usize, _total: usize| counter.set(done as u64);
+        let measured = measure(
+            &mut scorer,
+            dataset,
+            context.settings.evaluate.split,
+            Protocol::default(),
+            (&priors, mixture.weights),
+            &mut progress,
+        )?;
+        self.keep(measured);
+        self.mixtures.insert(refit, mixture);
         Ok(())
     }
 

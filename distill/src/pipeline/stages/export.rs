@@ -11,7 +11,7 @@ use super::super::settings::ExportStage;
 use super::super::stage::{Stage, StageRecord, hash_input, io_error};
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::certify::certify;
-use super::{Context, input_hash, prior, runner, to_json};
+use super::{Context, input_hash, prior, refit, runner, to_json};
 use crate::evaluate::ModelScorer;
 use crate::model::{LlmRecommender, SequentialModel};
 use crate::prior::Mixture;
@@ -26,10 +26,12 @@ pub const OPERATORS_FILE: &str = "required_operators.config";
 /// No student, or an export that fails.
 pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
     let section = &context.settings.export;
-    let student = WorkDir::finished(context.work.student(), "distill")?;
+    let validated = WorkDir::finished(context.work.student(), "distill")?;
+    let student = refit::shipped_student(context)?;
     let dataset = WorkDir::finished(context.work.dataset(), "prepare")?;
     let mut inputs = BTreeMap::from([
         ("student".to_owned(), input_hash(&student)?),
+        ("validated student".to_owned(), input_hash(&validated)?),
         ("dataset".to_owned(), input_hash(&dataset)?),
     ]);
     if section.prior
@@ -49,18 +51,19 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
         settings: to_json(&serde_json::json!({
             "export": section,
             "prior_validation_users": context.settings.prior.validation_users,
+            "prior_weigh_with": context.settings.prior.weigh_with,
             "seed": context.settings.seed,
         }))?,
         inputs,
     };
     let intact = bundle_is_intact(&stage.dir, &section.output)?;
     stage.run(context.force || !intact, context.reporter, |dir| {
-        let (prior, mixture) = match exported_prior(context, &student)? {
+        let (prior, mixture) = match exported_prior(context, &validated, student != validated)? {
             Some((prior, mixture)) => (prior, Some(mixture)),
             None => (None, None),
         };
         let certificate = match certified(section) {
-            true => Some(certify(context, &student)?),
+            true => Some(certify(context, &validated)?),
             false => None,
         };
         let chosen = certificate.as_ref().map(|found| &found.chosen);
@@ -94,11 +97,12 @@ fn certified(section: &ExportStage) -> bool {
 
 /// The prior that goes into the bundle, and what it is worth beside the student on the validation
 /// targets; `None` where there is none or none is wanted. A prior that does not help is left out.
-/// The weights are chosen with the counts of the training items; the bundle gets those of all but
-/// the test items, so that it can be measured on them.
+/// They are weighed beside the student as it was `validated`; `refit` says whether another one is
+/// shipped, which has seen the validation items. The bundle gets the counts of all but the test items, so that it can be measured on them.
 fn exported_prior(
     context: &Context<'_>,
-    student: &Path,
+    validated: &Path,
+    refit: bool,
 ) -> Result<Option<(Option<ExportedPrior>, Mixture)>, PipelineError> {
     if !context.settings.export.prior {
         return Ok(None);
@@ -109,18 +113,18 @@ fn exported_prior(
         return Ok(None);
     };
     let (dataset, _) = context.dataset()?;
-    let model = LlmRecommender::load(student, &context.device)?;
+    let model = LlmRecommender::load(validated, &context.device)?;
     let mut scorer = ModelScorer::new("the student", &model as &dyn SequentialModel)?;
-    let mixture = prior::mixture(context, &dataset, &mut scorer, &counts)?;
+    let known = prior::Known::before(Split::Test, context, &dataset, &counts)?;
+    let mixture = known.mixture(context, &dataset, &mut scorer, refit)?;
     let weights = mixture.weights;
     if weights.alpha == 0.0 {
         let line = "export: the prior does not help on the validation targets and is left out";
         context.reporter.say(line);
         return Ok(Some((None, mixture)));
     }
-    let counts = prior::known_before(Split::Test, context, &dataset, &counts)?;
     let exported = ExportedPrior {
-        counts,
+        counts: known.counts,
         weights,
         counted_before: Split::Test,
     };

@@ -13,7 +13,7 @@ use slmrec_core::Bundle;
 use super::super::{PipelineError, StageRecord, WorkDir};
 use super::teach::base_hash;
 use super::titles::{encode, encoder_dir};
-use super::{Context, input_hash};
+use super::{Context, input_hash, refit};
 use crate::cold::item_pack::{Catalog, WrittenPack};
 use crate::cold::{MAP_FILE, MapDescription, TitleMap};
 use crate::model::TextEncoder;
@@ -119,7 +119,7 @@ fn check_bundle(
         let found = format!("one fitted on the items of {}", map.source.table);
         return Err(wrong(file, "a map fitted on the student's items", found));
     }
-    let student = WorkDir::finished(context.work.student(), "distill")?;
+    let student = refit::shipped_student(context)?;
     let of = input_hash(&student)?;
     if map.source.table_sha256 != of {
         let expected = format!("a map fitted on the student {of}");

@@ -14,6 +14,7 @@ pub mod plan;
 pub mod prepare;
 pub mod pretrain;
 pub mod prior;
+pub mod refit;
 mod runner;
 mod student;
 pub mod study;
@@ -21,6 +22,7 @@ pub mod teach;
 mod titles;
 pub mod tune;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -59,6 +61,9 @@ pub struct Context<'a> {
     device: Device,
     /// Further devices, which only training uses.
     others: Vec<Device>,
+    /// Hash of the validated model that is trained again with the validation items; `None` while
+    /// models are validated.
+    refit_of: Option<String>,
 }
 
 impl<'a> Context<'a> {
@@ -87,6 +92,7 @@ impl<'a> Context<'a> {
             work,
             device,
             others,
+            refit_of: None,
         })
     }
 
@@ -114,7 +120,33 @@ impl<'a> Context<'a> {
             program_dir: self.program_dir.clone(),
             device: self.device.clone(),
             others: self.others.clone(),
+            refit_of: self.refit_of.clone(),
             ..*self
+        }
+    }
+
+    /// Training learns from what is known before the targets of this split.
+    fn known_before(&self) -> Split {
+        match self.refit_of {
+            Some(_) => Split::Test,
+            None => Split::Validation,
+        }
+    }
+
+    /// What a stage that trains is called here.
+    fn stage_name(&self, name: &'static str) -> &'static str {
+        match (&self.refit_of, name) {
+            (None, name) => name,
+            (Some(_), pretrain::WITH_TITLES) => "refit-pretrain-titles",
+            (Some(_), "pretrain") => "refit-pretrain",
+            (Some(_), _) => "refit-distill",
+        }
+    }
+
+    /// Says in the record of a refitted model which one it is in the place of.
+    fn insert_refit_of(&self, inputs: &mut BTreeMap<String, String>) {
+        if let Some(validated) = &self.refit_of {
+            inputs.insert(refit::VALIDATED.to_owned(), validated.clone());
         }
     }
 
@@ -159,6 +191,8 @@ pub fn run_all(context: &Context<'_>) -> Result<(Comparison, Vec<StageRecord>), 
     }
     records.extend(distill::run_ce_only(context)?.map(|outcome| outcome.record));
     records.push(distill::run(context)?.record);
+    let refits = refit::run(context)?;
+    records.extend(refits.into_iter().map(|outcome| outcome.record));
     if context.settings.pretrain.titles.is_some() && context.settings.cold.in_run {
         let (_, outcomes) = cold::run(context)?;
         // The titles' vectors are there already.
@@ -256,14 +290,26 @@ impl Validator for NdcgValidator<'_> {
     fn validate(
         &mut self,
         model: &dyn SequentialModel,
-    ) -> Result<f64, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<Option<f64>, Box<dyn std::error::Error + Send + Sync>> {
         let users = self.users.as_deref();
         let Some((prior, weights)) = &self.prior else {
-            return Ok(validation_ndcg(model, self.dataset, users)?);
+            return Ok(Some(validation_ndcg(model, self.dataset, users)?));
         };
         let mut scorer = ModelScorer::new("model", model)?;
         let mut both = WithPrior::new("model + prior", &mut scorer, prior, *weights);
-        Ok(validation_ndcg_of(&mut both, self.dataset, users)?)
+        Ok(Some(validation_ndcg_of(&mut both, self.dataset, users)?))
+    }
+}
+
+/// Where the validation targets are trained on.
+struct NothingHeldOut;
+
+impl Validator for NothingHeldOut {
+    fn validate(
+        &mut self,
+        _model: &dyn SequentialModel,
+    ) -> Result<Option<f64>, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(None)
     }
 }
 
@@ -287,7 +333,13 @@ impl Training<'_> {
         replicas: &[Replica<'_>],
     ) -> Result<FitReport, PipelineError> {
         let max_history = replicas[0].model.max_history();
-        let mut data = training_data(self.dataset, self.user_share, max_history, self.settings)?;
+        let mut data = training_data(
+            context,
+            self.dataset,
+            self.user_share,
+            max_history,
+            self.settings,
+        )?;
         if let Some(beside) = &self.beside {
             data = data.with_prior(beside.prior.clone());
         }
@@ -295,6 +347,24 @@ impl Training<'_> {
         let exchange = connect(&devices)?;
         let state = self.dir.join(STATE_DIR);
         std::fs::create_dir_all(&state).map_err(|e| super::stage::io_error(&state, e))?;
+        let mut validator: Box<dyn Validator> = match context.known_before() {
+            Split::Validation => Box::new(self.validator(context)),
+            Split::Test => Box::new(NothingHeldOut),
+        };
+        let mut observer = context.reporter.training(self.label);
+        let report = Trainer {
+            settings: self.settings,
+            identity: &self.identity,
+            validator: validator.as_mut(),
+            observer: observer.as_mut(),
+            stop: context.stop,
+            state_dir: Some(&state),
+        }
+        .fit_replicas(replicas, exchange.as_ref(), &data)?;
+        Ok(report)
+    }
+
+    fn validator(&self, context: &Context<'_>) -> NdcgValidator<'_> {
         let asked = self.settings.validation_users;
         let users = sample_users(self.dataset, Split::Validation, asked, self.settings.seed);
         if users.is_some() {
@@ -303,35 +373,31 @@ impl Training<'_> {
                 format!("validation on a sample of {asked} of {all} users (validation_users)");
             context.reporter.say(&format!("{}: {line}", self.label));
         }
-        let mut validator = NdcgValidator {
+        NdcgValidator {
             dataset: self.dataset,
             users,
             prior: (self.beside.as_ref())
                 .and_then(|beside| Some((beside.prior.clone(), beside.weights?))),
-        };
-        let mut observer = context.reporter.training(self.label);
-        let report = Trainer {
-            settings: self.settings,
-            identity: &self.identity,
-            validator: &mut validator,
-            observer: observer.as_mut(),
-            stop: context.stop,
-            state_dir: Some(&state),
         }
-        .fit_replicas(replicas, exchange.as_ref(), &data)?;
-        Ok(report)
     }
 }
 
 /// What a loop with these settings, the seed among them, learns from.
 fn training_data(
+    context: &Context<'_>,
     dataset: &Dataset,
     user_share: f64,
     max_history: usize,
     train: &TrainSettings,
 ) -> Result<TrainingData, PipelineError> {
     let users = share_of_users(dataset.num_users(), user_share, train.seed);
-    let data = TrainingData::of_users(dataset, &users, max_history, train.targets)?;
+    let data = TrainingData::of_users(
+        dataset,
+        context.known_before(),
+        &users,
+        max_history,
+        train.targets,
+    )?;
     Ok(data.with_settings(train)?)
 }
 

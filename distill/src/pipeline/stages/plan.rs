@@ -170,8 +170,7 @@ fn sasrec(
     let section = &context.settings.pretrain;
     section.model.check()?;
     let train = seeded(&section.train, context);
-    let data = TrainingData::new(dataset, section.model.max_history, train.targets)?
-        .with_settings(&train)?;
+    let data = training_data(context, dataset, 1.0, section.model.max_history, &train)?;
     let work = Work::of(&data, train.batch_size, train.epochs);
     let run = SasRecRun {
         settings: &section.model,
@@ -229,7 +228,7 @@ fn decoder(
     let item_dim = settings.pretrain.model.hidden_size;
     let max_history = settings.model.max_history;
     let train = seeded(train, context);
-    let data = training_data(dataset, body.user_share, max_history, &train)?;
+    let data = training_data(context, dataset, body.user_share, max_history, &train)?;
     let work = Work::of(&data, train.batch_size, train.epochs);
     let taught = DecoderShape::new(&header.config, settings.teach.layers);
     let learns = objective.is_some() && settings.distill.online != Online::Off;

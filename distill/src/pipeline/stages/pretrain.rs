@@ -98,8 +98,9 @@ impl Sasrec<'_> {
         if let Some(rows) = self.held_out {
             inputs.insert("held-out rows".to_owned(), rows_hash(rows));
         }
+        context.insert_refit_of(&mut inputs);
         Ok(Stage {
-            name: self.name,
+            name: context.stage_name(self.name),
             dir: self.dir.clone(),
             // Without the encoder, so that a SASRec stays what it is when one with titles joins it.
             settings: serde_json::json!({
@@ -163,7 +164,7 @@ impl Sasrec<'_> {
                 None => CrossEntropy::default(),
             };
             let training = Training {
-                label: self.name,
+                label: stage.name,
                 settings: &train,
                 identity: format!("{} {:?}", stage.settings, stage.inputs),
                 dir,

@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 use slmrec_core::prior::{PriorSettings, PriorWeights, TransitionPrior};
 use slmrec_core::{Dataset, Split, atomic};
 
+use super::super::settings::WeighWith;
 use super::super::stage::{Stage, io_error};
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::{Context, input_hash, to_json};
 use crate::evaluate::{Scorer, sample_users};
 use crate::prior::counting::{count, sequences_before, training_sequences};
 use crate::prior::tuning::TuneError;
-use crate::prior::{Mixture, likeliest, mix, tune};
+use crate::prior::{Counts, Mixture, likeliest, mix, tune};
 
 /// How the counts are read.
 const DESCRIPTION_FILE: &str = "prior.json";
@@ -140,7 +141,7 @@ fn read_from(dir: &Path) -> Result<TransitionPrior, PipelineError> {
 /// The prior beside a model that is being trained.
 #[derive(Clone)]
 pub(super) struct Beside {
-    /// Counts of the training sequences as they are: every user's own pairs are taken out again.
+    /// Counts of what is trained on as it is: every user's own pairs are taken out again.
     pub(super) prior: Arc<TransitionPrior>,
     /// How it stands beside the model, which is then validated with it; `None` where only the teacher
     /// has it.
@@ -148,7 +149,7 @@ pub(super) struct Beside {
 }
 
 impl Beside {
-    /// The counts with the settings that `prior fit` left.
+    /// The counts of what training learns from, with the settings that `prior fit` left.
     ///
     /// # Errors
     /// No prior.
@@ -159,7 +160,7 @@ impl Beside {
     ) -> Result<Self, PipelineError> {
         let settings = *required(context)?.settings();
         let most = context.settings.prior.neighbours;
-        let sequences = training_sequences(dataset);
+        let sequences = sequences_before(dataset, context.known_before());
         let prior = count(&sequences, dataset.num_items(), settings, most)?;
         Ok(Self {
             prior: Arc::new(prior),
@@ -198,42 +199,89 @@ pub(super) fn weights_to_learn_beside(
     Ok(Some(weights))
 }
 
-/// The same counts of all that is known before the targets of a split: for the test targets the
-/// validation items are counted, too.
-pub(super) fn known_before(
-    split: Split,
-    context: &Context<'_>,
-    dataset: &Dataset,
-    prior: &TransitionPrior,
-) -> Result<TransitionPrior, PipelineError> {
-    if split == Split::Validation {
-        return Ok(prior.clone());
-    }
-    let most = context.settings.prior.neighbours;
-    let sequences = sequences_before(dataset, split);
-    let recounted = count(&sequences, dataset.num_items(), *prior.settings(), most)?;
-    Ok(recounted.rounded())
+/// The counts of all that is known before the targets of a split, and those that weigh them.
+pub(super) struct Known {
+    /// They rank: for the test targets the validation items are counted, too.
+    pub(super) counts: TransitionPrior,
+    of_training: Counts,
+    /// Weigh models that are one item older than the counts; `None` before the validation targets.
+    one_newer: Option<Counts>,
 }
 
-/// What the prior is worth beside a system, on the validation targets.
-pub(super) fn mixture(
-    context: &Context<'_>,
-    dataset: &Dataset,
-    scorer: &mut dyn Scorer,
-    prior: &TransitionPrior,
-) -> Result<Mixture, PipelineError> {
-    let users = validation_users(context, dataset);
-    let name = scorer.name().to_owned();
-    let total = users.as_ref().map_or(dataset.num_users(), Vec::len);
-    let counter = context.reporter.counter("prior", total as u64);
-    let mut progress = |done: usize, _total: usize| counter.set(done as u64);
-    let mixture = mix(scorer, dataset, prior, users.as_deref(), &mut progress)?;
-    drop(counter);
-    context.reporter.say(&format!(
-        "prior beside {name}: alpha {}, beta {}, validation NDCG@10 {:.4} -> {:.4}",
-        mixture.weights.alpha, mixture.weights.beta, mixture.ndcg_10_without, mixture.ndcg_10_with
-    ));
-    Ok(mixture)
+impl Known {
+    /// `training` are the counts of the training sequences.
+    ///
+    /// # Errors
+    /// Counting that fails.
+    pub(super) fn before(
+        split: Split,
+        context: &Context<'_>,
+        dataset: &Dataset,
+        training: &TransitionPrior,
+    ) -> Result<Self, PipelineError> {
+        let of_training = Counts::OfTraining(training.clone());
+        if split == Split::Validation {
+            return Ok(Self {
+                counts: training.clone(),
+                of_training,
+                one_newer: None,
+            });
+        }
+        let section = &context.settings.prior;
+        let sequences = sequences_before(dataset, split);
+        let (items, settings) = (dataset.num_items(), *training.settings());
+        let recounted = count(&sequences, items, settings, section.neighbours)?;
+        Ok(Self {
+            counts: recounted.rounded(),
+            of_training,
+            one_newer: match section.weigh_with {
+                WeighWith::Training => None,
+                // Not rounded: a user's own pairs are taken out of them.
+                WeighWith::OneNewer => Some(Counts::OneNewer(recounted)),
+            },
+        })
+    }
+
+    /// What they are worth beside a system, on the validation targets. `refit` says whether the system
+    /// will know as much as they do when it ranks, so that it stands to them as it stands to the
+    /// counts of the training sequences now.
+    ///
+    /// # Errors
+    /// A system that fails.
+    pub(super) fn mixture(
+        &self,
+        context: &Context<'_>,
+        dataset: &Dataset,
+        scorer: &mut dyn Scorer,
+        refit: bool,
+    ) -> Result<Mixture, PipelineError> {
+        let counts = match &self.one_newer {
+            Some(counts) if !refit => counts,
+            _ => &self.of_training,
+        };
+        let users = validation_users(context, dataset);
+        let name = scorer.name().to_owned();
+        let total = users.as_ref().map_or(dataset.num_users(), Vec::len);
+        let counter = context.reporter.counter("prior", total as u64);
+        let mut progress = |done: usize, _total: usize| counter.set(done as u64);
+        let mixture = mix(scorer, dataset, counts, users.as_deref(), &mut progress)?;
+        drop(counter);
+        let Mixture {
+            weights: PriorWeights { alpha, beta },
+            ndcg_10_without: without,
+            ndcg_10_with: with,
+            ..
+        } = mixture;
+        let newer = match counts {
+            Counts::OfTraining(_) => "",
+            Counts::OneNewer(_) => " with counts that are one item newer",
+        };
+        context.reporter.say(&format!(
+            "prior beside {name}: alpha {alpha}, beta {beta}, \
+             validation NDCG@10 {without:.4} -> {with:.4}{newer}"
+        ));
+        Ok(mixture)
+    }
 }
 
 fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), PipelineError> {

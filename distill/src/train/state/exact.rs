@@ -59,7 +59,7 @@ pub(super) mod history {
         epoch: usize,
         step: u64,
         losses: Vec<(String, String)>,
-        metric: String,
+        metric: Option<String>,
         best: bool,
         train_seconds: String,
         validation_seconds: String,
@@ -76,7 +76,7 @@ pub(super) mod history {
                 losses: (report.losses.iter())
                     .map(|(name, value)| (name.clone(), value.to_string()))
                     .collect(),
-                metric: report.metric.to_string(),
+                metric: report.metric.map(|metric| metric.to_string()),
                 best: report.best,
                 train_seconds: report.train_seconds.to_string(),
                 validation_seconds: report.validation_seconds.to_string(),
@@ -95,7 +95,7 @@ pub(super) mod history {
                 losses: losses
                     .map(|(name, text)| Ok((name, parse(&text)?)))
                     .collect::<Result<_, D::Error>>()?,
-                metric: parse(&epoch.metric)?,
+                metric: (epoch.metric.as_deref()).map(parse).transpose()?,
                 best: epoch.best,
                 train_seconds: parse(&epoch.train_seconds)?,
                 validation_seconds: parse(&epoch.validation_seconds)?,

@@ -196,9 +196,9 @@ impl Validator for Wobble {
     fn validate(
         &mut self,
         model: &dyn SequentialModel,
-    ) -> Result<f64, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<Option<f64>, Box<dyn std::error::Error + Send + Sync>> {
         let sum = model.item_embeddings()?.sum_all()?.to_scalar::<f32>()?;
-        Ok(f64::from(sum).sin())
+        Ok(Some(f64::from(sum).sin()))
     }
 }
 

@@ -49,6 +49,8 @@ pub struct ExportOptions {
     pub popularity: usize,
     /// The transition prior that is added to the model's scores, over the dataset's catalog.
     pub prior: Option<ExportedPrior>,
+    /// The first targets of the dataset that the checkpoint was not trained on.
+    pub trained_before: Split,
 }
 
 /// A prior as it goes into a bundle.
@@ -73,6 +75,7 @@ impl Default for ExportOptions {
             samples: 16,
             popularity: 1000,
             prior: None,
+            trained_before: Split::Validation,
         }
     }
 }
@@ -143,7 +146,7 @@ pub fn export(
         created_by: concat!("slmrec-export ", env!("CARGO_PKG_VERSION")).to_owned(),
         precision: options.precision,
         encoders,
-        model: model_entry(&model),
+        model: model_entry(&model, options.trained_before),
         items,
         vocabulary: VOCABULARY_MEMBER.to_owned(),
         popularity: POPULARITY_MEMBER.to_owned(),
@@ -287,7 +290,7 @@ fn popularity(dataset: &Dataset, count: usize) -> Result<Vec<String>, ExportErro
     Ok(best.iter().map(|scored| id(dataset, scored.item)).collect())
 }
 
-fn model_entry(model: &Model) -> ModelEntry {
+fn model_entry(model: &Model, trained_before: Split) -> ModelEntry {
     let (config, recommender) = (&model.config, &model.recommender);
     ModelEntry {
         model_type: config.model_type.clone(),
@@ -306,6 +309,7 @@ fn model_entry(model: &Model) -> ModelEntry {
             suffix_tokens: model.suffix_len(),
         },
         checkpoint_sha256: model.sha256.clone(),
+        trained_before,
     }
 }
 

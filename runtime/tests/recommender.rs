@@ -78,6 +78,7 @@ fn manifest() -> Manifest {
             intermediate_size: 2,
             prompt: PromptEntry::default(),
             checkpoint_sha256: String::new(),
+            trained_before: Split::Validation,
         },
         items: ItemsEntry {
             member: "items.bin".into(),

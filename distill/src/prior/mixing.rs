@@ -254,7 +254,7 @@ mod tests {
     use super::*;
     use crate::evaluate::testing::dataset;
     use crate::evaluate::{Popularity, validation_ndcg_of};
-    use crate::prior::counting::training_sequences;
+    use crate::prior::counting::{sequences_before, training_sequences};
     use crate::prior::{WithPrior, count};
     use slmrec_core::prior::PriorSettings;
 
@@ -289,6 +289,36 @@ mod tests {
         let mut both = WithPrior::new("both", &mut floor, &prior, mixture.weights);
         let both = validation_ndcg_of(&mut both, &data, None);
         assert_eq!(both.expect("evaluates"), mixture.ndcg_10_with);
+    }
+
+    /// Each user is asked beside the counts of all others' validation items.
+    #[test]
+    fn counts_that_are_one_item_newer_know_the_others_targets_and_not_the_own() {
+        let data = chains();
+        let newer = sequences_before(&data, Split::Test);
+        let all = count(&newer, 50, PriorSettings::WINDOW_5, 99).expect("counts");
+        let mut floor = Popularity::fit(&data, Split::Validation);
+        let counts = Counts::OneNewer(all);
+        let mixture = mix(&mut floor, &data, &counts, None, &mut |_, _| ()).expect("mixes");
+        assert!(mixture.weights.alpha > 0.0);
+        let cases = held_out_cases(&data, Split::Validation, None).expect("targets");
+        let ranks = cases.iter().map(|case| {
+            let mut others = newer.clone();
+            others[case.user].items = case.history;
+            let others = count(&others, 50, PriorSettings::WINDOW_5, 99).expect("counts");
+            let mut both = WithPrior::new("both", &mut floor, &others, mixture.weights);
+            let scores = both.scores(&[case.history]).expect("scores").remove(0);
+            let own = scores[case.target.row() - 1];
+            let rivals = (1u32..=50).map(ItemIndex);
+            let rivals = rivals.filter(|i| *i != case.target && !case.history.contains(i));
+            // Sums in another order: equal scores may differ in the last bit.
+            let above = rivals.filter(|i| scores[i.row() - 1] >= own - 1e-5 * own.abs());
+            1 + above.count() as u32
+        });
+        let ranks: Vec<u32> = ranks.collect();
+        let expected = Metric::Ndcg(10).mean(&ranks);
+        let found = mixture.ndcg_10_with;
+        assert!((found - expected).abs() < 5e-3, "{found} and {expected}");
     }
 
     #[test]

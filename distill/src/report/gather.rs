@@ -1,7 +1,7 @@
 //! What a work directory holds, what it lacks, and what in it is out of date.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use slmrec_core::{Dataset, Evaluation};
@@ -10,7 +10,7 @@ use super::ReportError;
 use crate::cold::ColdReport;
 use crate::data::PrepareReport;
 use crate::evaluate::compare::{CompareError, read_dataset};
-use crate::evaluate::names::{CE_ONLY, STUDENT, refitted};
+use crate::evaluate::names::{CE_ONLY, SASREC, STUDENT, refitted};
 use crate::evaluate::rank_files::{read_comparison, read_run};
 use crate::evaluate::{Comparison, RECOMMENDATIONS_FILE, Recommendations};
 use crate::pipeline::work_dir::DEFAULT_WORK_DIR;
@@ -114,6 +114,8 @@ const PARTS: [(&str, &str, &str); 8] = [
 const COLD: &str = "cold";
 /// The stages that train.
 const TRAINED: [&str; 4] = ["sasrec", "teacher", "ce-only", "student"];
+/// What `refit` trains, where it does.
+const REFIT: [&str; 3] = ["refit/sasrec", "refit/sasrec-titles", "refit/student"];
 /// Trainings that a run may do without.
 const MAY_BE: [&str; 4] = ["sasrec-titles", "gru4rec", "bert4rec", "sasrec-prior"];
 
@@ -169,10 +171,19 @@ impl Gathered {
                 None => self.missing.push(to_do(work, part, command)),
             }
             if folder == "sasrec" {
-                self.optional(MAY_BE.iter().map(|folder| work.root().join(folder)))?;
+                self.optional(
+                    work.root(),
+                    MAY_BE.iter().map(|folder| work.root().join(folder)),
+                )?;
             }
             if folder == "teacher" {
                 self.blend(work)?;
+            }
+            if folder == "student" {
+                self.optional(
+                    work.root(),
+                    REFIT.iter().map(|folder| work.root().join(folder)),
+                )?;
             }
         }
         if let Some(record) = StageRecord::read(&work.cold())? {
@@ -196,15 +207,19 @@ impl Gathered {
         };
         let plain = there(WorkDir::blend_sasrec);
         let with_titles = there(WorkDir::blend_sasrec_titles);
-        self.optional(plain.chain(with_titles).chain([work.blend()]))
+        self.optional(work.root(), plain.chain(with_titles).chain([work.blend()]))
     }
 
     /// Folders that may be missing.
-    fn optional(&mut self, dirs: impl Iterator<Item = PathBuf>) -> Result<(), ReportError> {
+    fn optional(
+        &mut self,
+        root: &Path,
+        dirs: impl Iterator<Item = PathBuf>,
+    ) -> Result<(), ReportError> {
         for dir in dirs {
-            let name = dir.file_name().unwrap_or_default().to_string_lossy();
             if let Some(record) = StageRecord::read(&dir)? {
-                let folder = name.into_owned();
+                let folder = dir.strip_prefix(root).unwrap_or(&dir);
+                let folder = folder.to_string_lossy().into_owned();
                 self.stages.push(StageOutput { folder, record });
             }
         }
@@ -213,7 +228,8 @@ impl Gathered {
 
     fn figures(&mut self, work: &WorkDir) -> Result<(), ReportError> {
         for StageOutput { folder, record } in &self.stages {
-            let known = TRAINED.iter().chain(&MAY_BE).any(|name| name == folder);
+            let mut trained = TRAINED.iter().chain(&MAY_BE).chain(&REFIT);
+            let known = trained.any(|name| name == folder);
             if known || folder.starts_with("blend-sasrec-") {
                 let (folder, fit) = (folder.clone(), figures(work, folder, record)?);
                 self.trainings.push(Training { folder, fit });
@@ -312,14 +328,17 @@ fn stale(work: &WorkDir, gathered: &Gathered) -> Vec<ToDo> {
     let mut found = Vec::new();
     for StageOutput { folder, record } in &gathered.stages {
         for (input, hash) in &record.inputs {
-            let now = match folder_of(record, input) {
-                Some(source) => gathered.stage(source).map(StageRecord::output_hash),
-                None if input.ends_with(" bundle") => {
-                    gathered.export.as_ref().map(|e| e.file_sha256.clone())
-                }
-                None => None,
+            let now: Vec<String> = match input.ends_with(" bundle") {
+                true => gathered
+                    .export
+                    .iter()
+                    .map(|e| e.file_sha256.clone())
+                    .collect(),
+                false => (folders_of(record, input).iter())
+                    .filter_map(|source| Some(gathered.stage(source)?.output_hash()))
+                    .collect(),
             };
-            if now.is_some_and(|now| now != *hash) {
+            if !now.is_empty() && !now.contains(hash) {
                 let what = format!("{folder} was made of another “{input}” than the one there now");
                 found.push(to_do(work, &what, command_of(folder)));
             }
@@ -328,17 +347,20 @@ fn stale(work: &WorkDir, gathered: &Gathered) -> Vec<ToDo> {
     found
 }
 
-/// The folder that an input of a record stands for.
-fn folder_of<'a>(record: &StageRecord, input: &'a str) -> Option<&'a str> {
+/// The folders that an input of a record may stand for.
+fn folders_of<'a>(record: &StageRecord, input: &'a str) -> Vec<&'a str> {
     match input {
-        "SASRec" => Some("sasrec"),
-        CE_ONLY => Some("ce-only"),
-        STUDENT => Some("student"),
+        SASREC => vec!["sasrec"],
+        CE_ONLY => vec!["ce-only"],
+        STUDENT | "validated student" => vec!["student"],
         // Whoever taught, the student's record calls it so.
-        "teacher" if record.settings["teacher"] == "blend" => Some("blend"),
-        "dataset" | "prior" | "sasrec" | "teacher" | "blend" | "student" => Some(input),
-        member if member.starts_with("blend-sasrec-") => Some(member),
-        _ => None,
+        "teacher" if record.settings["teacher"] == "blend" => vec!["blend"],
+        // The one whose items a language model has, and the student that is shipped.
+        "sasrec" => vec!["sasrec", "sasrec-titles", REFIT[0], REFIT[1]],
+        "student" => vec!["student", REFIT[2]],
+        "dataset" | "prior" | "teacher" | "blend" => vec![input],
+        member if member.starts_with("blend-sasrec-") => vec![member],
+        _ => Vec::new(),
     }
 }
 
@@ -347,6 +369,7 @@ fn command_of(folder: &str) -> &str {
         Some((_, _, command)) => command.split(" --").next().unwrap_or(command),
         None if folder == COLD => "cold",
         None if folder == "sasrec-titles" => "pretrain",
+        None if REFIT.contains(&folder) => "refit",
         None if MAY_BE.contains(&folder) => "baselines",
         None => "blend",
     }

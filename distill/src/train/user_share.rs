@@ -90,6 +90,11 @@ mod tests {
             (users, data.fingerprint())
         };
         let all = TrainingData::new(&dataset, 5, Targets::All).expect("data");
+        let newer = TrainingData::of_users(&dataset, Split::Test, &[], 5, Targets::All);
+        let (newer, user) = (newer.expect("data"), all.window(0).user);
+        let (validation, _) = dataset.held_out(user, Split::Test).expect("long enough");
+        assert_eq!(newer.items(0).last(), validation.last());
+        assert_ne!(all.items(0).last(), newer.items(0).last());
         assert_eq!(users(1.0).1, all.fingerprint());
         assert_eq!(users(0.25).0.len(), 10);
         assert_ne!(users(0.25).1, all.fingerprint());

@@ -154,7 +154,7 @@ impl PriorEntry {
     }
 }
 
-/// What bundles without the field were counted before.
+/// What bundles without the field were counted and trained before.
 fn before_validation() -> Split {
     Split::Validation
 }
@@ -217,6 +217,17 @@ pub struct ModelEntry {
     pub prompt: PromptEntry,
     /// SHA-256 over the checkpoint's files.
     pub checkpoint_sha256: String,
+    /// The first targets of the training data that it was not trained on. Older ones it knows by heart.
+    #[serde(default = "before_validation")]
+    pub trained_before: Split,
+}
+
+impl ModelEntry {
+    /// Whether the model may be asked to rank the targets of a split: it was not trained on them.
+    #[must_use]
+    pub fn may_rank(&self, split: Split) -> bool {
+        self.trained_before == Split::Validation || split == Split::Test
+    }
 }
 
 /// The prompt as text and its length in tokens; both texts may be empty.

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::program;
+use serde_json::Value;
+
+use crate::support::{program, run, run_well};
 
 /// Small enough for a test; the recipe decides the rest.
 const SMALL: [&str; 13] = [
@@ -24,7 +26,7 @@ const SMALL: [&str; 13] = [
 ];
 
 pub(crate) fn is_enough(folder: &Path) {
-    let run = |input: &str| {
+    let run_data = |input: &str| {
         let mut command = Command::new(program("slmrec-distill"));
         command
             .args(["run", input, "--work-dir", "alone"])
@@ -37,7 +39,7 @@ pub(crate) fn is_enough(folder: &Path) {
         assert!(output.status.success(), "{input}: {said}");
         said
     };
-    let said = run("ratings.csv");
+    let said = run_data("ratings.csv");
     for part in [
         "recipe for short histories",
         "hint: `slmrec-distill fetch minilm`",
@@ -54,23 +56,71 @@ pub(crate) fn is_enough(folder: &Path) {
     // Settings that were edited are not lost.
     let edited = format!("{chosen}# mine\n");
     fs::write(folder.join("alone/pipeline.toml"), &edited).expect("edited");
-    assert!(run("ratings.csv").contains("other settings were there"));
+    assert!(run_data("ratings.csv").contains("other settings were there"));
     let kept = fs::read_to_string(folder.join("alone/pipeline.toml.before"));
     assert_eq!(kept.expect("the edited ones"), edited);
-    assert!(!run("ratings.csv").contains("other settings were there"));
+    assert!(!run_data("ratings.csv").contains("other settings were there"));
     two_files_of_settings_are_refused(folder);
+    the_student_that_is_shipped_knows_the_validation_items(folder);
     // The same settings from the file that it left.
-    let again = run("alone/pipeline.toml");
+    let again = run_data("alone/pipeline.toml");
     for stage in [
-        "pretrain", "teach", "blend", "distill", "export", "evaluate",
+        "pretrain",
+        "teach",
+        "blend",
+        "distill",
+        "refit-pretrain",
+        "refit-distill",
+        "export",
+        "evaluate",
     ] {
         assert!(again.contains(&format!("{stage}: up to date")), "{again}");
     }
 }
 
+/// Histories are short here, so SASRec and student are trained once more.
+fn the_student_that_is_shipped_knows_the_validation_items(folder: &Path) {
+    let comparison = fs::read_to_string(folder.join("alone/evaluation/comparison.json"));
+    let comparison = comparison.expect("the comparison");
+    for row in ["SASRec, refit + prior", "student, distilled, refit"] {
+        assert!(comparison.contains(&format!("\"{row}\"")), "{row}");
+    }
+    let record = |stage: &str| {
+        let text = fs::read(folder.join("alone").join(stage).join("stage.json"));
+        let record: Value = serde_json::from_slice(&text.expect("a record")).expect("JSON");
+        record
+    };
+    let refit = record("refit/student");
+    assert_eq!(refit["figures"]["best_metric"], Value::Null);
+    assert_eq!(
+        refit["figures"]["best_epoch"],
+        record("student")["figures"]["best_epoch"]
+    );
+    assert_ne!(
+        record("export")["inputs"]["student"],
+        record("export")["inputs"]["validated student"]
+    );
+    let evaluate = |split| {
+        let program = ["evaluate", "--dataset", "alone/dataset", "--split", split];
+        let bundle = ["--bundle", "alone.slmrec", "--no-prior"];
+        run("slmrec-run", folder, &[&program[..], &bundle].concat())
+    };
+    assert!(evaluate("test").status.success());
+    let refused = evaluate("validation");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && said.contains("trained on the validation"),
+        "{said}"
+    );
+    let report = ["report", "--work-dir", "alone", "--format", "json"];
+    let report: Value =
+        serde_json::from_str(&run_well("slmrec-distill", folder, &report)).expect("JSON");
+    assert_eq!(report["stale"], serde_json::json!([]));
+}
+
 fn two_files_of_settings_are_refused(folder: &Path) {
     let both = ["run", "pipeline.toml", "--config", "alone/pipeline.toml"];
-    let refused = crate::support::run("slmrec-distill", folder, &both);
+    let refused = run("slmrec-distill", folder, &both);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(said.contains("expected one file of settings"), "{said}");

@@ -146,6 +146,9 @@ struct Systems {
     bundle: Option<ExportedBundle>,
 }
 
+/// Where a work directory has an output.
+type Place = fn(&WorkDir) -> PathBuf;
+
 /// A bundle that export wrote.
 struct ExportedBundle {
     /// `student, int8 bundle`
@@ -189,7 +192,7 @@ impl Systems {
         // They have learned the validation targets.
         if section.split == Split::Test {
             let student = models.iter().find(|(name, _)| *name == STUDENT);
-            let places: [(_, _, fn(&WorkDir) -> PathBuf); 3] = [
+            let places: [(_, _, Place); 3] = [
                 (SASREC, sasrec.as_ref(), WorkDir::sasrec),
                 (
                     SASREC_TITLES,
@@ -473,10 +476,17 @@ impl Measured<'_> {
     /// The bundle as it is, and without its prior where it has one.
     fn bundle(&mut self, bundle: &ExportedBundle) -> Result<(), PipelineError> {
         let opened = Bundle::open(&bundle.path).map_err(ExportError::from)?;
+        let split = self.context.settings.evaluate.split;
+        if !opened.manifest().model.may_rank(split) {
+            self.context.reporter.say(
+                "evaluate: the bundle's student was trained on the validation items, so its row is missing",
+            );
+            return Ok(());
+        }
         let mut runs = vec![(bundle.name.clone(), false)];
         if let Some(prior) = &opened.manifest().prior {
             runs.push((names::without_prior(&bundle.name), true));
-            if !prior.may_rank(self.context.settings.evaluate.split) {
+            if !prior.may_rank(split) {
                 self.context.reporter.say(
                     "evaluate: the bundle's prior has counted the validation items, so it is measured without it",
                 );
@@ -487,7 +497,7 @@ impl Measured<'_> {
             (self.context.reporter).say(&format!("evaluate: {name}, through slmrec-run"));
             let run = BundleRun {
                 bundle: &bundle.path,
-                split: self.context.settings.evaluate.split,
+                split,
                 without_prior,
                 ..BundleRun::default()
             };

@@ -74,6 +74,10 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
             certificate: certificate.clone(),
             portable: section.portable,
             prior,
+            trained_before: match student == validated {
+                true => Split::Validation,
+                false => Split::Test,
+            },
             ..ExportOptions::default()
         };
         let report = slmrec_export::export(&student, &dataset, &options, &section.output)?;

@@ -135,11 +135,9 @@ impl<'a> Context<'a> {
 
     /// What a stage that trains is called here.
     fn stage_name(&self, name: &'static str) -> &'static str {
-        match (&self.refit_of, name) {
-            (None, name) => name,
-            (Some(_), pretrain::WITH_TITLES) => "refit-pretrain-titles",
-            (Some(_), "pretrain") => "refit-pretrain",
-            (Some(_), _) => "refit-distill",
+        match self.refit_of {
+            Some(_) => refit::refit_name(name).unwrap_or(name),
+            None => name,
         }
     }
 

@@ -11,6 +11,7 @@ use super::super::settings::{
 };
 use super::cache::stored_positions;
 use super::pretrain::WITH_TITLES;
+use super::refit::{REFIT_WITH_TITLES, refit_name};
 use super::teach::base_path;
 use super::{Context, seeded, titles, training_data};
 use crate::model::base::BaseHeader;
@@ -61,6 +62,16 @@ pub fn all(context: &Context<'_>) -> Result<Vec<StagePlan>, PipelineError> {
         plans.push(plan(context, &dataset, TrainingRun::CeOnly)?);
     }
     plans.push(plan(context, &dataset, TrainingRun::Distill)?);
+    if context.settings.refit.models {
+        let again = plans.iter().filter_map(|plan| {
+            let stage = refit_name(plan.stage)?;
+            Some(StagePlan {
+                stage,
+                ..plan.clone()
+            })
+        });
+        plans.extend(again.collect::<Vec<_>>());
+    }
     Ok(plans)
 }
 
@@ -75,7 +86,9 @@ pub fn misfits(context: &Context<'_>, plans: &[StagePlan]) -> Vec<String> {
     let settings = &context.settings;
     let of_plan = |plan: &StagePlan| {
         let batch_size = match plan.stage {
-            "pretrain" | WITH_TITLES => settings.pretrain.train.batch_size,
+            "pretrain" | "refit-pretrain" | WITH_TITLES | REFIT_WITH_TITLES => {
+                settings.pretrain.train.batch_size
+            }
             "teach" => settings.teach.train.batch_size,
             _ => settings.distill.train.batch_size,
         };
@@ -109,7 +122,8 @@ pub(super) fn announce(
     dataset: &Dataset,
     run: TrainingRun,
 ) -> Result<(), PipelineError> {
-    let plan = plan(context, dataset, run)?;
+    let mut plan = plan(context, dataset, run)?;
+    plan.stage = context.stage_name(plan.stage);
     context.reporter.say(&plan.line());
     if !context.device.is_cpu() {
         let notice = "the plan counts memory as the CPU needs it; the GPU's is not checked";

@@ -15,6 +15,19 @@ use super::{Context, distill, input_hash, pretrain};
 /// Name of the input that a refitted model's record has: the validated model.
 pub(super) const VALIDATED: &str = "validated";
 
+/// The SASRec with titles, again.
+pub(super) const REFIT_WITH_TITLES: &str = "refit-pretrain-titles";
+
+/// What a stage is called where it trains again; `None` for one that does not.
+pub(super) fn refit_name(stage: &str) -> Option<&'static str> {
+    match stage {
+        "pretrain" => Some("refit-pretrain"),
+        pretrain::WITH_TITLES => Some(REFIT_WITH_TITLES),
+        "distill" => Some("refit-distill"),
+        _ => None,
+    }
+}
+
 /// Refits the SASRecs and the student. Empty where the settings leave it out.
 ///
 /// # Errors

@@ -221,6 +221,9 @@ impl ModelRun<'_> {
         model: &LlmRecommender,
         report: &FitReport,
     ) -> Result<(), PipelineError> {
+        let metrics: BTreeMap<&str, f64> = (report.best_metric.into_iter())
+            .map(|metric| ("validation NDCG@10", metric))
+            .collect();
         let info = CheckpointInfo {
             role: role.to_owned(),
             vocabulary_sha256: vocabulary_hash(context)?,
@@ -228,7 +231,7 @@ impl ModelRun<'_> {
                 "stage": self.stage.name,
                 "settings": self.stage.settings,
                 "inputs": self.stage.inputs,
-                "metrics": { "validation NDCG@10": report.best_metric },
+                "metrics": metrics,
             }),
         };
         Ok(write_checkpoint(model, dir, &info)?)

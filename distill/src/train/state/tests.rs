@@ -37,7 +37,7 @@ fn progress(step: u64) -> Progress {
             epoch: 1,
             step,
             losses: [("ce".to_owned(), 1.0 / 3.0 + 1e-16)].into(),
-            metric: f64::from_bits(0x3fb9_9999_9999_999b),
+            metric: Some(f64::from_bits(0x3fb9_9999_9999_999b)),
             best: true,
             train_seconds: 1e-7,
             validation_seconds: 123.456_789_012_345_68,

@@ -102,7 +102,7 @@ pub(crate) fn run(arguments: &EvaluateArguments) -> anyhow::Result<bool> {
         arguments.dataset.display()
     );
     let (recommender, engine, _) = super::open(&arguments.bundle, &arguments.engine)?;
-    refuse_counted_targets(&recommender, split)?;
+    refuse_known_targets(&recommender, split)?;
     let mut evaluation = Evaluation::new(recommender, &dataset, split);
     evaluation.lists = arguments.lists.then(Vec::new);
     let bar = progress_bar(users.len());
@@ -129,8 +129,14 @@ fn evenly(users: &[usize], limit: usize) -> Vec<usize> {
         .collect()
 }
 
-/// A prior that has counted the targets would find them by looking them up.
-fn refuse_counted_targets(recommender: &Recommender, split: Split) -> anyhow::Result<()> {
+/// A model that was trained on the targets knows them by heart, and a prior that has counted them
+/// would find them by looking them up.
+fn refuse_known_targets(recommender: &Recommender, split: Split) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        recommender.manifest().model.may_rank(split),
+        "expected a model that was not trained on the validation items that it is to rank, found one \
+         that was\nhint: measure the test targets (--split test)"
+    );
     let counted = (recommender.manifest().prior.as_ref()).filter(|p| !p.may_rank(split));
     anyhow::ensure!(
         !recommender.has_prior() || counted.is_none(),

@@ -272,7 +272,7 @@ fn states_of_other_settings_and_damaged_states_are_refused() {
 
 #[test]
 fn stops_when_the_metric_stops_rising_and_keeps_the_best() {
-    let run = |epochs, metrics: &[Option<f64>]| {
+    let run = |epochs, metrics: Vec<Option<f64>>| {
         let settings = TrainSettings {
             epochs,
             patience: 2,
@@ -285,7 +285,7 @@ fn stops_when_the_metric_stops_rising_and_keeps_the_best() {
         let report = Trainer {
             settings: &settings,
             identity: "",
-            validator: &mut Scripted(metrics.to_vec().into_iter()),
+            validator: &mut Scripted(metrics.into_iter()),
             observer: &mut Silent,
             stop: &AtomicBool::new(false),
             state_dir: None,
@@ -295,12 +295,12 @@ fn stops_when_the_metric_stops_rising_and_keeps_the_best() {
         (report, bits(model.parameters()))
     };
     let metrics = [0.1, 0.3, 0.2, 0.3].map(Some);
-    let (report, kept) = run(9, &metrics);
+    let (report, kept) = run(9, metrics.to_vec());
     assert_eq!((report.best_epoch, report.epochs.len()), (2, 4));
     assert!(report.stopped_early);
-    let (_, after_two) = run(2, &metrics[..2]);
+    let (_, after_two) = run(2, metrics[..2].to_vec());
     assert_eq!(kept, after_two);
-    let (unmeasured, last) = run(2, &[None; 2]);
+    let (unmeasured, last) = run(2, vec![None; 2]);
     assert_eq!((unmeasured.best_epoch, unmeasured.best_metric), (2, None));
     assert_eq!(
         last, after_two,

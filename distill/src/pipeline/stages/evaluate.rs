@@ -1,19 +1,19 @@
 //! `evaluate`: the student beside everything simpler, and the exported bundle through the very code
 //! that a phone runs.
 
+mod measured;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use slmrec_core::evaluation::Protocol;
-use slmrec_core::prior::TransitionPrior;
-use slmrec_core::{Bundle, Dataset, Evaluation, Split, atomic};
-use slmrec_export::ExportError;
+use slmrec_core::{Evaluation, Split, atomic};
 
+use self::measured::Measured;
 use super::super::settings::{Baseline, TeacherChoice};
 use super::super::stage::{Stage, StageRecord, hash_input, io_error};
-use super::super::{Counter, Outcome, PipelineError, WorkDir};
+use super::super::{Outcome, PipelineError, WorkDir};
 use super::blend::Kind;
-use super::runner::{self, BundleRun};
+use super::runner;
 use super::{Context, baselines, blend, input_hash, pretrain, prior, refit, to_json};
 use crate::evaluate::names::{
     self, CE_ONLY, COOCCURRENCE_TUNED, ONLINE_TEACHER, SASREC, SASREC_TITLES, STUDENT, refitted,
@@ -21,12 +21,11 @@ use crate::evaluate::names::{
 };
 use crate::evaluate::rank_files::{self, COMPARISON_FILE, RANKS_DIR, rank_file_name};
 use crate::evaluate::{
-    Comparison, Cooccurrence, Exposure, MarkovChain, Measurement, ModelScorer, NO_PRIOR,
-    Popularity, RECOMMENDATIONS_FILE, RecentPopularity, Recommendations, Scorer, measure,
+    Comparison, Cooccurrence, MarkovChain, Popularity, RECOMMENDATIONS_FILE, RecentPopularity,
+    Recommendations,
 };
 use crate::model::sasrec::SasRec;
 use crate::model::{LlmRecommender, Remembered, SequentialModel};
-use crate::prior::Mixture;
 
 /// The comparison for people.
 pub const TABLE_FILE: &str = "comparison.txt";
@@ -50,15 +49,7 @@ pub fn run(context: &Context<'_>) -> Result<(Comparison, Outcome), PipelineError
     };
     let outcome = stage.run(context.force, context.reporter, |dir| {
         let (dataset, _) = context.dataset()?;
-        let mut measured = Measured {
-            context,
-            dataset: &dataset,
-            priors: Priors::read(context, &dataset)?,
-            evaluations: Vec::new(),
-            exposures: Vec::new(),
-            mixtures: BTreeMap::new(),
-            bundle_latency: serde_json::Value::Null,
-        };
+        let mut measured = Measured::new(context, &dataset)?;
         systems.evaluate(&mut measured)?;
         let Measured {
             evaluations,
@@ -349,180 +340,6 @@ impl<'a> Models<'a> {
     fn keep_only(&mut self, dirs: &[&PathBuf]) {
         self.loaded.retain(|dir, _| dirs.contains(&dir));
     }
-}
-
-/// The counts beside the models.
-struct Priors {
-    /// Of the training sequences.
-    training: TransitionPrior,
-    /// Of all that is known before the targets.
-    known: prior::Known,
-}
-
-impl Priors {
-    fn read(context: &Context<'_>, dataset: &Dataset) -> Result<Option<Self>, PipelineError> {
-        let Some(training) = prior::read(context)? else {
-            return Ok(None);
-        };
-        let split = context.settings.evaluate.split;
-        let known = prior::Known::before(split, context, dataset, &training)?;
-        Ok(Some(Self { training, known }))
-    }
-}
-
-/// What has been measured so far.
-struct Measured<'a> {
-    context: &'a Context<'a>,
-    dataset: &'a Dataset,
-    priors: Option<Priors>,
-    evaluations: Vec<Evaluation>,
-    /// What each showed, but for the bundle.
-    exposures: Vec<Exposure>,
-    /// Of each model, what the prior is worth beside it.
-    mixtures: BTreeMap<String, Mixture>,
-    /// Milliseconds of one recommendation through the bundle as it is.
-    bundle_latency: serde_json::Value,
-}
-
-impl Measured<'_> {
-    fn floor(&mut self, scorer: &mut dyn Scorer) -> Result<(), PipelineError> {
-        let counter = begin(self.context, self.dataset, scorer.name())?;
-        let mut progress = |done: usize, _total: usize| counter.set(done as u64);
-        let split = self.context.settings.evaluate.split;
-        let protocol = Protocol::default();
-        let measured = measure(
-            scorer,
-            self.dataset,
-            split,
-            protocol,
-            NO_PRIOR,
-            &mut progress,
-        )?;
-        self.keep(measured);
-        Ok(())
-    }
-
-    fn keep(&mut self, measured: Vec<Measurement>) {
-        for Measurement {
-            evaluation,
-            exposure,
-        } in measured
-        {
-            self.evaluations.push(evaluation);
-            self.exposures.push(exposure);
-        }
-    }
-
-    /// A model alone, with the prior, and the student on the test targets with the prior as it was
-    /// before the validation items were counted: what a refresh of the counts is worth.
-    fn model(&mut self, name: &str, model: &dyn SequentialModel) -> Result<(), PipelineError> {
-        let mut scorer = ModelScorer::new(name, model)?;
-        let Some(Priors { training, known }) = &self.priors else {
-            return self.floor(&mut scorer);
-        };
-        let (context, dataset) = (self.context, self.dataset);
-        let split = context.settings.evaluate.split;
-        let mixture = known.mixture(context, dataset, &mut scorer, false)?;
-        let mut priors = vec![(with_prior(name), known.counts.clone())];
-        if split == Split::Test && name == STUDENT {
-            priors.push((names::with_older_prior(name), training.clone()));
-        }
-        let counter = begin(context, dataset, name)?;
-        let mut progress = |done: usize, _total: usize| counter.set(done as u64);
-        let measured = measure(
-            &mut scorer,
-            dataset,
-            split,
-            Protocol::default(),
-            (&priors, mixture.weights),
-            &mut progress,
-        )?;
-        self.keep(measured);
-        self.mixtures.insert(name.to_owned(), mixture);
-        Ok(())
-    }
-
-    /// A refitted model alone and with the prior, which is weighed beside the model as it was validated.
-    fn refit(
-        &mut self,
-        name: &str,
-        validated: &dyn SequentialModel,
-        model: &dyn SequentialModel,
-    ) -> Result<(), PipelineError> {
-        let refit = refitted(name);
-        let mut scorer = ModelScorer::new(&refit, model)?;
-        let Some(Priors { known, .. }) = &self.priors else {
-            return self.floor(&mut scorer);
-        };
-        let (context, dataset) = (self.context, self.dataset);
-        let mut older = ModelScorer::new(name, validated)?;
-        let mixture = known.mixture(context, dataset, &mut older, true)?;
-        let priors = [(with_prior(&refit), known.counts.clone())];
-        let counter = begin(context, dataset, &refit)?;
-        let mut progress = |done: usize, _total: usize| counter.set(done as u64);
-        let measured = measure(
-            &mut scorer,
-            dataset,
-            context.settings.evaluate.split,
-            Protocol::default(),
-            (&priors, mixture.weights),
-            &mut progress,
-        )?;
-        self.keep(measured);
-        self.mixtures.insert(refit, mixture);
-        Ok(())
-    }
-
-    /// The bundle as it is, and without its prior where it has one.
-    fn bundle(&mut self, bundle: &ExportedBundle) -> Result<(), PipelineError> {
-        let opened = Bundle::open(&bundle.path).map_err(ExportError::from)?;
-        let split = self.context.settings.evaluate.split;
-        if !opened.manifest().model.may_rank(split) {
-            self.context.reporter.say(
-                "evaluate: the bundle's student was trained on the validation items, so its row is missing",
-            );
-            return Ok(());
-        }
-        let mut runs = vec![(bundle.name.clone(), false)];
-        if let Some(prior) = &opened.manifest().prior {
-            runs.push((names::without_prior(&bundle.name), true));
-            if !prior.may_rank(split) {
-                self.context.reporter.say(
-                    "evaluate: the bundle's prior has counted the validation items, so it is measured without it",
-                );
-                runs.remove(0);
-            }
-        }
-        for (name, without_prior) in runs {
-            (self.context.reporter).say(&format!("evaluate: {name}, through slmrec-run"));
-            let run = BundleRun {
-                bundle: &bundle.path,
-                split,
-                without_prior,
-                ..BundleRun::default()
-            };
-            let measured = run.measure(self.context)?;
-            if !without_prior {
-                self.bundle_latency = to_json(&measured.latency_ms)?;
-            }
-            (self.evaluations).push(measured.evaluation(&name, self.dataset, run.split)?);
-        }
-        Ok(())
-    }
-}
-
-/// Says what is evaluated now, unless it is time to stop.
-fn begin<'a>(
-    context: &'a Context<'_>,
-    dataset: &Dataset,
-    name: &str,
-) -> Result<Box<dyn Counter + 'a>, PipelineError> {
-    if context.stop.load(std::sync::atomic::Ordering::SeqCst) {
-        return Err(PipelineError::Interrupted);
-    }
-    context.reporter.say(&format!("evaluate: {name}"));
-    let total = dataset.num_users() as u64;
-    Ok(context.reporter.counter("evaluate", total))
 }
 
 /// The bundle that export's record speaks of, if it is still there.

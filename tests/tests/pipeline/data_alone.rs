@@ -61,7 +61,6 @@ pub(crate) fn is_enough(folder: &Path) {
     assert_eq!(kept.expect("the edited ones"), edited);
     assert!(!run_data("ratings.csv").contains("other settings were there"));
     two_files_of_settings_are_refused(folder);
-    the_student_that_is_shipped_knows_the_validation_items(folder);
     // The same settings from the file that it left.
     let again = run_data("alone/pipeline.toml");
     for stage in [
@@ -76,6 +75,7 @@ pub(crate) fn is_enough(folder: &Path) {
     ] {
         assert!(again.contains(&format!("{stage}: up to date")), "{again}");
     }
+    the_student_that_is_shipped_knows_the_validation_items(folder);
 }
 
 /// Histories are short here, so SASRec and student are trained once more.
@@ -116,6 +116,15 @@ fn the_student_that_is_shipped_knows_the_validation_items(folder: &Path) {
     let report: Value =
         serde_json::from_str(&run_well("slmrec-distill", folder, &report)).expect("JSON");
     assert_eq!(report["stale"], serde_json::json!([]));
+    // It is taken wherever it lies, unless the settings leave it out.
+    let export = |change| {
+        let common = ["export", "--config", "alone/pipeline.toml", "--set", change];
+        run_well("slmrec-distill", folder, &common);
+        let record = record("export");
+        record["inputs"]["student"] == record["inputs"]["validated student"]
+    };
+    assert!(export("refit.models=false"));
+    assert!(!export("refit.models=true"));
 }
 
 fn two_files_of_settings_are_refused(folder: &Path) {

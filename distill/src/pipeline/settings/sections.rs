@@ -329,6 +329,7 @@ impl Default for EvaluateStage {
 #[serde(deny_unknown_fields, default)]
 pub struct RefitStage {
     /// Whether SASRecs and student are trained once more with the validation items, for as many epochs
-    /// as validation found best, and the student that is exported is that one.
-    pub models: bool,
+    /// as validation found best, and the student that is exported is that one. When absent, `run` does
+    /// not, and what the command `refit` made is taken.
+    pub models: Option<bool>,
 }

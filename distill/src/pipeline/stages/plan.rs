@@ -62,7 +62,7 @@ pub fn all(context: &Context<'_>) -> Result<Vec<StagePlan>, PipelineError> {
         plans.push(plan(context, &dataset, TrainingRun::CeOnly)?);
     }
     plans.push(plan(context, &dataset, TrainingRun::Distill)?);
-    if context.settings.refit.models {
+    if context.settings.refit.models == Some(true) {
         let again = plans.iter().filter_map(|plan| {
             let stage = refit_name(plan.stage)?;
             Some(StagePlan {

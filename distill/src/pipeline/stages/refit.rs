@@ -28,12 +28,12 @@ pub(super) fn refit_name(stage: &str) -> Option<&'static str> {
     }
 }
 
-/// Refits the SASRecs and the student. Empty where the settings leave it out.
+/// Refits the SASRecs and the student. Empty where the settings do not ask for it.
 ///
 /// # Errors
 /// No validated models, or training that fails.
 pub fn run(context: &Context<'_>) -> Result<Vec<Outcome>, PipelineError> {
-    if !context.settings.refit.models {
+    if context.settings.refit.models != Some(true) {
         return Ok(Vec::new());
     }
     let work = context.work();
@@ -71,7 +71,7 @@ fn again<'a>(
     Ok(again)
 }
 
-/// The refitted model of a validated one, where the settings ask for it and it was made.
+/// The refitted model of a validated one, where it was made and the settings do not leave it out.
 ///
 /// # Errors
 /// A record that cannot be read.
@@ -80,14 +80,15 @@ pub(super) fn of(
     validated: &Path,
     place: impl Fn(&WorkDir) -> PathBuf,
 ) -> Result<Option<PathBuf>, PipelineError> {
-    if !context.settings.refit.models {
+    let wanted = context.settings.refit.models;
+    if wanted == Some(false) {
         return Ok(None);
     }
     let dir = place(&context.work().refit());
     let record = StageRecord::read(&dir)?;
     let of = record.and_then(|record| record.inputs.get(VALIDATED).cloned());
     let there = of == Some(input_hash(validated)?);
-    if !there {
+    if !there && wanted == Some(true) {
         context.reporter.say(&format!(
             "{}: no output of `slmrec-distill refit` for it, so nothing has learned the validation items in its place",
             validated.display()
@@ -96,11 +97,16 @@ pub(super) fn of(
     Ok(there.then_some(dir))
 }
 
-/// The student that is shipped: refitted where the settings ask for it.
+/// The student that is shipped: the refitted one where there is one, which is said.
 ///
 /// # Errors
 /// No student, or a record that cannot be read.
 pub(super) fn shipped_student(context: &Context<'_>) -> Result<PathBuf, PipelineError> {
     let student = WorkDir::finished(context.work().student(), "distill")?;
-    Ok(of(context, &student, WorkDir::student)?.unwrap_or(student))
+    let refit = of(context, &student, WorkDir::student)?;
+    if let Some(dir) = &refit {
+        let line = format!("the student with the validation items: {}", dir.display());
+        context.reporter.say(&line);
+    }
+    Ok(refit.unwrap_or(student))
 }

@@ -40,10 +40,10 @@ pub struct PriorStage {
 #[serde(rename_all = "kebab-case")]
 pub enum WeighWith {
     /// Those that the model was trained on, too.
+    #[default]
     Training,
     /// With the validation targets of all other users: they are one item newer than the model, as on
-    /// the test targets.
-    #[default]
+    /// the test targets. For short histories, of which one item is a large part.
     OneNewer,
 }
 

@@ -13,7 +13,7 @@ pub const CE_ONLY: &str = "student, CE only";
 /// The teacher that learned beside the student, where distillation was online.
 pub const ONLINE_TEACHER: &str = "teacher beside the student";
 
-/// A model that went on learning with the validation items.
+/// A model that was trained once more, with the validation items.
 #[must_use]
 pub fn refitted(system: &str) -> String {
     format!("{system}, refit")
@@ -80,5 +80,7 @@ mod tests {
         assert_eq!(headline(&all[..4]), Some(2));
         assert_eq!(headline(&all[..2]), Some(1));
         assert_eq!(headline(&all[..1]), None);
+        let refit = refitted(STUDENT);
+        assert_eq!(headline(&[STUDENT, &with_prior(STUDENT), &refit]), Some(2));
     }
 }

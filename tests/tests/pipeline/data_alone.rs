@@ -116,6 +116,14 @@ fn the_student_that_is_shipped_knows_the_validation_items(folder: &Path) {
     let report: Value =
         serde_json::from_str(&run_well("slmrec-distill", folder, &report)).expect("JSON");
     assert_eq!(report["stale"], serde_json::json!([]));
+    // Another model than the validated one is not trained in its place.
+    let other = run("slmrec-distill", folder, &["refit", "--work-dir", "alone"]);
+    let said = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert_eq!(other.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("the settings that it was trained with"),
+        "{said}"
+    );
     // It is taken wherever it lies, unless the settings leave it out.
     let export = |change| {
         let common = ["export", "--config", "alone/pipeline.toml", "--set", change];

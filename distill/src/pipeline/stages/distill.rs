@@ -13,7 +13,7 @@ use super::plan::{self, TrainingRun};
 use super::prior::{self, Beside};
 use super::student::student;
 use super::teach::{ModelRun, base_path, model_inputs, say_size};
-use super::{Context, blend, input_hash, online, to_json};
+use super::{Context, blend, input_hash, online, refit, to_json};
 use crate::train::{CrossEntropy, Distillation, Objective, Priors};
 
 /// Distils the teacher into the student.
@@ -34,6 +34,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
     if taught_by_prior.is_some() {
         insert_prior(context, &mut stage)?;
     }
+    refit::check(context, &stage)?;
     stage.run(context.force, context.reporter, |dir| {
         online::forget(dir)?;
         let (dataset, _) = context.dataset()?;

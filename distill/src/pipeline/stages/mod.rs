@@ -61,9 +61,9 @@ pub struct Context<'a> {
     device: Device,
     /// Further devices, which only training uses.
     others: Vec<Device>,
-    /// Hash of the validated model that is trained again with the validation items; `None` while
-    /// models are validated.
-    refit_of: Option<String>,
+    /// The validated model that is trained again with the validation items; `None` while models are
+    /// validated.
+    refit_of: Option<refit::Validated>,
 }
 
 impl<'a> Context<'a> {
@@ -144,7 +144,7 @@ impl<'a> Context<'a> {
     /// Says in the record of a refitted model which one it is in the place of.
     fn insert_refit_of(&self, inputs: &mut BTreeMap<String, String>) {
         if let Some(validated) = &self.refit_of {
-            inputs.insert(refit::VALIDATED.to_owned(), validated.clone());
+            inputs.insert(refit::VALIDATED.to_owned(), validated.hash.clone());
         }
     }
 

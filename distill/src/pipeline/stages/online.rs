@@ -11,7 +11,7 @@ use super::plan::{self, TrainingRun};
 use super::prior::Beside;
 use super::student::student;
 use super::teach::{ModelRun, base_hash, base_path, from_base, say_size};
-use super::{Context, input_hash, to_json};
+use super::{Context, input_hash, refit, to_json};
 use crate::model::{LayerSelection, LlmRecommender};
 use crate::train::{Distillation, Objective, OnlineTeacher, Priors};
 
@@ -42,6 +42,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
             base_hash(&base_path(context)?)?
         }
     };
+    refit::check(context, &stage)?;
     stage.run(context.force, context.reporter, |dir| {
         forget(dir)?;
         let (dataset, _) = context.dataset()?;

@@ -11,7 +11,7 @@ use super::cold::rows_hash;
 use super::plan::{self, TrainingRun};
 use super::prior::{self, Beside};
 use super::titles::{self, TitleVectors};
-use super::{Context, Training, input_hash, to_json, vocabulary_hash};
+use super::{Context, Training, input_hash, refit, to_json, vocabulary_hash};
 use crate::cold::held_out;
 use crate::model::sasrec::{SasRec, SasRecConfig};
 use crate::train::replicas::Replica;
@@ -145,6 +145,7 @@ impl Sasrec<'_> {
     /// Trains it, unless it is there.
     pub(super) fn train(&self, context: &Context<'_>) -> Result<Outcome, PipelineError> {
         let stage = self.stage(context)?;
+        refit::check(context, &stage)?;
         stage.run(context.force, context.reporter, |dir| {
             let dataset = self.dataset(context)?;
             let run = match self.titles {

@@ -6,11 +6,63 @@
 //! same settings and the epochs that its best weights took, on all that is known, and nothing is left
 //! to validate it on. The teacher stays as it is: it knows every item but the newest.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::super::stage::StageRecord;
+use super::super::stage::{Stage, StageRecord};
 use super::super::{Outcome, PipelineError, PipelineSettings, WorkDir};
 use super::{Context, distill, input_hash, pretrain};
+
+/// A model that is trained again.
+#[derive(Clone, Debug)]
+pub(super) struct Validated {
+    /// Hash of its output.
+    pub(super) hash: String,
+    dir: PathBuf,
+    settings: serde_json::Value,
+}
+
+impl Validated {
+    /// Refuses to train another model in its place: but for the epochs, settings have to be its own.
+    ///
+    /// # Errors
+    /// [`PipelineError::Settings`] with the names of those that are not.
+    fn check(&self, stage: &Stage) -> Result<(), PipelineError> {
+        let mut own = self.settings.clone();
+        for epochs in ["/train/epochs", "/pretrain/train/epochs"] {
+            if let (Some(old), Some(new)) =
+                (own.pointer_mut(epochs), stage.settings.pointer(epochs))
+            {
+                *old = new.clone();
+            }
+        }
+        let (Some(own), Some(now)) = (own.as_object(), stage.settings.as_object()) else {
+            return Ok(());
+        };
+        let names: BTreeSet<&String> = own.keys().chain(now.keys()).collect();
+        let other: Vec<&str> = (names.into_iter())
+            .filter(|name| own.get(*name) != now.get(*name))
+            .map(String::as_str)
+            .collect();
+        if other.is_empty() {
+            return Ok(());
+        }
+        Err(PipelineError::Settings(format!(
+            "{}: expected the settings that it was trained with, found others of {}\n\
+             hint: give `refit` the settings file of the run (--config), or what was typed then as --set NAME=VALUE",
+            self.dir.display(),
+            other.join(", ")
+        )))
+    }
+}
+
+/// Checks a stage that trains again against the model in whose place it does.
+///
+/// # Errors
+/// As [`Validated::check`].
+pub(super) fn check(context: &Context<'_>, stage: &Stage) -> Result<(), PipelineError> {
+    context.refit_of.iter().try_for_each(|of| of.check(stage))
+}
 
 /// Name of the input that a refitted model's record has: the validated model.
 pub(super) const VALIDATED: &str = "validated";
@@ -43,6 +95,13 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Outcome>, PipelineError> {
     };
     let mut outcomes = vec![pretrain::run(&again(context, &sasrec, sasrec_epochs)?)?];
     if let Some(dir) = pretrain::with_titles(context)? {
+        if context.settings.pretrain.titles.is_none() {
+            return Err(PipelineError::Settings(format!(
+                "setting pretrain.titles: expected the text encoder of {}, found none\n\
+                 hint: --set pretrain.titles=minilm, or the settings file of the run (--config)",
+                dir.display()
+            )));
+        }
         let again = again(context, &dir, sasrec_epochs)?;
         let with_titles = pretrain::run_with_titles(&again)?.into_iter().flatten();
         // The titles' vectors are there already.
@@ -63,11 +122,21 @@ fn again<'a>(
     set_epochs: impl FnOnce(&mut PipelineSettings, usize),
 ) -> Result<Context<'a>, PipelineError> {
     let mut settings = context.settings.clone();
-    let record = StageRecord::read(validated)?;
-    let best = record.and_then(|record| record.figures["best_epoch"].as_u64());
+    let Some(record) = StageRecord::read(validated)? else {
+        let path = validated.to_owned();
+        return Err(PipelineError::MissingStage {
+            path,
+            stage: "distill",
+        });
+    };
+    let best = record.figures["best_epoch"].as_u64();
     set_epochs(&mut settings, best.unwrap_or(1).max(1) as usize);
     let mut again = context.with(settings, context.work().refit());
-    again.refit_of = Some(input_hash(validated)?);
+    again.refit_of = Some(Validated {
+        hash: input_hash(validated)?,
+        dir: validated.to_owned(),
+        settings: record.settings,
+    });
     Ok(again)
 }
 
@@ -86,9 +155,10 @@ pub(super) fn of(
     }
     let dir = place(&context.work().refit());
     let record = StageRecord::read(&dir)?;
-    let of = record.and_then(|record| record.inputs.get(VALIDATED).cloned());
+    let of = (record.as_ref()).and_then(|record| record.inputs.get(VALIDATED).cloned());
     let there = of == Some(input_hash(validated)?);
-    if !there && wanted == Some(true) {
+    // One of another model is not used in silence.
+    if !there && (wanted == Some(true) || record.is_some()) {
         context.reporter.say(&format!(
             "{}: no output of `slmrec-distill refit` for it, so nothing has learned the validation items in its place",
             validated.display()

@@ -155,6 +155,12 @@ fn one_layer_of_a_large_model_is_loaded_planned_and_trained() {
         max_history: 6,
         ..LlmSettings::default()
     };
+    let whole_batches = TrainSettings {
+        batch_size: BATCH,
+        epochs: 1,
+        parts: 1,
+        ..TrainSettings::default()
+    };
     for published in published() {
         let name = published.name;
         let whole: LlamaConfig =
@@ -180,7 +186,7 @@ fn one_layer_of_a_large_model_is_loaded_planned_and_trained() {
             prompt: (0, 0),
             batch_size: BATCH as u64,
             targets: Targets::All,
-            work: Work::of(&data, BATCH, 1),
+            work: Work::of(&data, &whole_batches, &Device::Cpu),
             distillation: None,
             online: None,
         };

@@ -8,13 +8,15 @@ use peak_alloc::PeakAlloc;
 use slmrec_core::ItemIndex;
 use slmrec_core::manifest::Readout;
 use slmrec_distill::model::{
-    BodyTraining, HistoryBatch, LlmRecommender, LlmSettings, LoraSettings, MaskRng, Mode,
-    Parameters, PretrainedBase, SasRec, SasRecSettings, SequentialModel,
+    BodyTraining, HistoryBatch, LlmRecommender, LlmSettings, LoraSettings, Mode, Parameters,
+    PretrainedBase, SasRec, SasRecSettings, SequentialModel,
 };
 use slmrec_distill::plan::Work;
 use slmrec_distill::plan::decoder::{DecoderRun, DecoderShape};
 use slmrec_distill::plan::sasrec::SasRecRun;
 use slmrec_distill::train::adamw::AdamW;
+use slmrec_distill::train::parts::{self, Parts};
+use slmrec_distill::train::replicas::Replica;
 use slmrec_distill::train::{
     CatalogLoss, CrossEntropy, DistillSettings, Distillation, LiveTeacher, Objective,
     OnlineTeacher, SampledSoftmax, Targets, TrainSettings, TrainingData,
@@ -37,6 +39,14 @@ fn config(layers: usize) -> LlamaConfig {
         "rms_norm_eps": 1e-5, "vocab_size": 1,
     });
     serde_json::from_value(json).expect("configuration")
+}
+
+fn train() -> TrainSettings {
+    TrainSettings {
+        batch_size: BATCH,
+        epochs: 1,
+        ..TrainSettings::default()
+    }
 }
 
 fn data(targets: Targets) -> TrainingData {
@@ -88,7 +98,12 @@ fn taken<T>(work: impl FnOnce() -> T) -> (u64, T) {
 }
 
 /// The peak of two steps on the largest batch, the optimizer's moments and the best values included.
-fn step(model: &dyn SequentialModel, objective: &dyn Objective, data: &TrainingData) -> u64 {
+fn step(
+    parts: &Parts,
+    model: &dyn SequentialModel,
+    objective: &dyn Objective,
+    data: &TrainingData,
+) -> u64 {
     let mut largest: Vec<usize> = (0..data.len()).collect();
     largest.sort_by_key(|&window| std::cmp::Reverse(data.window(window).len));
     let (bytes, ()) = taken(|| {
@@ -103,12 +118,11 @@ fn step(model: &dyn SequentialModel, objective: &dyn Objective, data: &TrainingD
         let best = |var: &candle_core::Var| var.as_detached_tensor().copy().expect("copy");
         let _best: Vec<_> = parameters.iter().map(|(_, var)| best(var)).collect();
         for number in 1..3 {
-            let batch = data.batch(&largest[..BATCH], &Device::Cpu).expect("batch");
-            let mut rng = MaskRng::new(1, number);
-            let losses = objective.loss(model, &batch, &mut rng).expect("loss");
-            let gradients = losses.total.backward().expect("backward");
-            let lookups = batch.histories.lookups.as_deref();
-            (optimizer.update(&gradients, lookups, 1e-3)).expect("update");
+            let replica = Replica { model, objective };
+            let windows = &largest[..BATCH];
+            let found = parts.gradients(&replica, &optimizer, data, windows, (1, number));
+            let (_, gradients) = found.expect("gradients");
+            (optimizer.apply(&gradients, 1e-3)).expect("update");
         }
     });
     bytes
@@ -181,7 +195,7 @@ fn cases() -> Vec<Case> {
 }
 
 impl Case {
-    fn compare(&self, report: &mut Report) {
+    fn compare(&self, parts: &Parts, report: &mut Report) {
         let targets = match self.readout {
             Readout::Item => Targets::All,
             Readout::Response => Targets::Last,
@@ -207,7 +221,7 @@ impl Case {
             prompt: self.prompt,
             batch_size: BATCH as u64,
             targets,
-            work: Work::of(&data, BATCH, 1),
+            work: Work::of(&data, &train(), &Device::Cpu),
             distillation: (self.distilled).then(|| (DecoderShape::new(&config(6), 6), &objective)),
             online: self.online.then_some(&settings),
         };
@@ -216,14 +230,14 @@ impl Case {
             Some(teacher) if self.online => {
                 let teacher = OnlineTeacher::new(teacher, "teacher", true).expect("teacher");
                 let objective = Distillation::online(objective.clone(), &model, teacher, 1);
-                step(&model, &objective.expect("objective"), &data)
+                step(parts, &model, &objective.expect("objective"), &data)
             }
             Some(teacher) => {
                 let teacher = LiveTeacher::new(teacher, "teacher").expect("teacher");
                 let objective = Distillation::new(objective.clone(), &model, Some(&teacher), 1);
-                step(&model, &objective.expect("objective"), &data)
+                step(parts, &model, &objective.expect("objective"), &data)
             }
-            None => step(&model, &CrossEntropy::default(), &data),
+            None => step(parts, &model, &CrossEntropy::default(), &data),
         };
         // Weights are loaded beside the variables that are copied from them.
         assert!(
@@ -248,7 +262,12 @@ impl Case {
 }
 
 /// SASRec with titles, alike but for vectors of size 48 beside its items.
-fn compare_with_titles(report: &mut Report, shape: &SasRecSettings, data: &TrainingData) {
+fn compare_with_titles(
+    parts: &Parts,
+    report: &mut Report,
+    shape: &SasRecSettings,
+    data: &TrainingData,
+) {
     let vectors = Tensor::ones((ITEMS + 1, 48), DType::F32, &Device::Cpu).expect("vectors");
     let model = SasRec::with_titles(shape.clone(), &vectors, 1, &Device::Cpu).expect("SASRec");
     let run = SasRecRun {
@@ -257,13 +276,13 @@ fn compare_with_titles(report: &mut Report, shape: &SasRecSettings, data: &Train
         title_size: Some(48),
         batch_size: BATCH as u64,
         targets: Targets::All,
-        work: Work::of(data, BATCH, 1),
+        work: Work::of(data, &train(), &Device::Cpu),
     };
     let trained = model.parameters().count() as u64;
     assert_eq!(run.parameters().trainable, trained);
     let memory = run.memory();
     let planned = memory.optimizer + memory.activations + memory.loss;
-    let counted = step(&model, &CrossEntropy::default(), data);
+    let counted = step(parts, &model, &CrossEntropy::default(), data);
     report.compare("SASRec with titles, step", planned, counted);
     let what = "SASRec with titles, validation";
     report.compare(what, memory.validation, validation(&model));
@@ -273,13 +292,20 @@ fn compare_with_titles(report: &mut Report, shape: &SasRecSettings, data: &Train
 fn the_plan_is_near_what_is_counted() {
     // The threads of the matrix products keep buffers of their own from the first use on.
     let data = data(Targets::All);
+    let of = |train: &TrainSettings, data: &TrainingData| {
+        Parts::new(parts::count(train.parts, &Device::Cpu, data)).expect("threads")
+    };
+    let parts = &of(&train(), &data);
     let frozen = settings(BodyTraining::Frozen, Readout::Item);
     let warm = recommender(1, &frozen, (0, 0));
-    step(&warm, &CrossEntropy::default(), &data);
+    let whole = Parts::new(1).expect("threads");
+    for parts in [parts, &whole] {
+        step(parts, &warm, &CrossEntropy::default(), &data);
+    }
     drop(warm);
     let mut report = Report(String::new(), true);
     for case in cases() {
-        case.compare(&mut report);
+        case.compare(parts, &mut report);
     }
     let shape = SasRecSettings {
         hidden_size: 64,
@@ -293,30 +319,31 @@ fn the_plan_is_near_what_is_counted() {
         title_size: None,
         batch_size: BATCH as u64,
         targets: Targets::All,
-        work: Work::of(&data, BATCH, 1),
+        work: Work::of(&data, &train(), &Device::Cpu),
     };
     assert_eq!(run.parameters().total, model.parameters().count() as u64);
     let memory = run.memory();
     let planned = memory.optimizer + memory.activations + memory.loss;
-    let counted = step(&model, &CrossEntropy::default(), &data);
+    let counted = step(parts, &model, &CrossEntropy::default(), &data);
     report.compare("SASRec, step", planned, counted);
     report.compare("SASRec, validation", memory.validation, validation(&model));
-    compare_with_titles(&mut report, &shape, &data);
+    compare_with_titles(parts, &mut report, &shape, &data);
     let sampled = TrainSettings {
         catalog_loss: CatalogLoss::Sampled(SampledSoftmax {
             negatives: 32,
             ..SampledSoftmax::default()
         }),
-        ..TrainSettings::default()
+        ..train()
     };
     let data = data.with_settings(&sampled).expect("data");
+    let parts = &of(&sampled, &data);
     let run = SasRecRun {
-        work: Work::of(&data, BATCH, 1),
+        work: Work::of(&data, &train(), &Device::Cpu),
         ..run
     };
     let memory = run.memory();
     let planned = memory.optimizer + memory.activations + memory.loss;
-    let counted = step(&model, &CrossEntropy::default(), &data);
+    let counted = step(parts, &model, &CrossEntropy::default(), &data);
     report.compare("SASRec, step with drawn items", planned, counted);
     assert!(report.1, "{}", report.0);
     println!("{}", report.0);

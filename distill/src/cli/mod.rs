@@ -8,6 +8,7 @@ mod cache_states;
 mod changes;
 pub mod cold;
 pub mod compare;
+mod environment;
 mod fetch;
 pub mod items;
 mod print;
@@ -42,6 +43,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    environment::complete();
     match dispatch(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

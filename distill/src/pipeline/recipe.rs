@@ -1,5 +1,5 @@
 //! Settings for who gives data and nothing else: what docs/recipe.md found best, chosen by what the
-//! data look like. Three kinds of data were measured, of the third only SASRec, so there are three kinds of recipe.
+//! data look like. Four kinds of data were measured, so there are four kinds of recipe.
 
 use slmrec_core::Dataset;
 
@@ -13,6 +13,8 @@ const WINDOW: usize = 50;
 /// Interactions of the newest windows for each item of the catalog below which older windows are
 /// trained on, too: MovieLens-100K has 23, latest-small 3.
 const SPARSE: f64 = 10.0;
+/// Users from whom on short histories make long epochs: Office has 3,231, Beauty 22,363.
+const MANY_USERS: usize = 10_000;
 /// Share of items with a title from which titles are read.
 const TITLED: f64 = 0.5;
 
@@ -20,11 +22,14 @@ const COMMON: &str = include_str!("recipe/common.toml");
 const LONG_HISTORIES: &str = include_str!("recipe/long.toml");
 const SHORT_HISTORIES: &str = include_str!("recipe/short.toml");
 const SPARSE_CATALOG: &str = include_str!("recipe/sparse.toml");
+const MANY_SHORT_HISTORIES: &str = include_str!("recipe/many.toml");
 const WITH_TITLES: &str = include_str!("recipe/titles.toml");
 
 /// What was seen of the data, which decides.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recipe {
+    /// Number of users.
+    pub users: usize,
     /// Median length of a training sequence.
     pub median_length: usize,
     /// Training interactions of the users' newest windows for each item.
@@ -52,6 +57,7 @@ impl Recipe {
         let items = dataset.vocabulary.items();
         let titled = items.iter().filter(|item| has_title(&item.title)).count();
         Self {
+            users: lengths.len(),
             median_length: lengths.get(lengths.len() / 2).copied().unwrap_or(0),
             newest_per_item: newest as f64 / items.len().max(1) as f64,
             titled: titled as f64 / items.len().max(1) as f64,
@@ -66,6 +72,10 @@ impl Recipe {
     /// Histories of one window have nothing older to train on.
     fn wants_old_windows(&self) -> bool {
         self.has_long_histories() && self.newest_per_item < SPARSE
+    }
+
+    fn has_many_short_histories(&self) -> bool {
+        !self.has_long_histories() && self.users >= MANY_USERS
     }
 
     /// Beside long histories titles were worth nothing (MovieLens-100K), beside short ones a lot.
@@ -89,6 +99,9 @@ impl Recipe {
         if self.wants_old_windows() {
             layers.push(SPARSE_CATALOG);
         }
+        if self.has_many_short_histories() {
+            layers.push(MANY_SHORT_HISTORIES);
+        }
         if self.wants_titles() && self.encoder {
             layers.push(WITH_TITLES);
         }
@@ -99,8 +112,9 @@ impl Recipe {
     #[must_use]
     pub fn explain(&self, settings: &PipelineSettings) -> String {
         let kind = match self.has_long_histories() {
-            true => "long",
-            false => "short",
+            true => "long histories",
+            false if self.has_many_short_histories() => "short histories of many users",
+            false => "short histories",
         };
         let windows = match settings.pretrain.train.newest_windows {
             0 => ", all windows of a user",
@@ -121,7 +135,7 @@ impl Recipe {
             (false, false) => "too few for titles to be used",
         };
         format!(
-            "recipe for {kind} histories (half of the training sequences have {length} items or \
+            "recipe for {kind} (half of the training sequences have {length} items or \
              more){windows}, {percent:.0} % of the items have a title: {titles}"
         )
     }
@@ -136,6 +150,7 @@ mod tests {
 
     fn recipe(median_length: usize, titled: f64, encoder: bool) -> Recipe {
         Recipe {
+            users: 1000,
             median_length,
             newest_per_item: 23.0,
             titled,
@@ -166,6 +181,22 @@ mod tests {
                 "{said}"
             );
         }
+    }
+
+    #[test]
+    fn many_short_histories_take_fewer_epochs() {
+        let epochs = |users, median_length| {
+            let recipe = Recipe {
+                users,
+                ..recipe(median_length, 0.0, false)
+            };
+            let settings = recipe.settings(&[]).expect("settings");
+            let said = recipe.explain(&settings);
+            (settings.pretrain.train.epochs, said.contains("many users"))
+        };
+        assert_eq!(epochs(3231, 3), (60, false));
+        assert_eq!(epochs(22_363, 4), (16, true));
+        assert_eq!(epochs(22_363, 63), (40, false));
     }
 
     #[test]

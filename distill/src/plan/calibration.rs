@@ -11,10 +11,12 @@ use slmrec_export::checkpoint::{LlamaConfig, Prompt};
 use super::{Time, Work};
 use crate::model::llama::tensor_shapes;
 use crate::model::{
-    LlmRecommender, LlmSettings, MaskRng, Mode, Parameters, PretrainedBase, SasRec, SasRecSettings,
+    LlmRecommender, LlmSettings, Mode, Parameters, PretrainedBase, SasRec, SasRecSettings,
     SequentialModel,
 };
 use crate::train::adamw::AdamW;
+use crate::train::parts::{self, Parts};
+use crate::train::replicas::Replica;
 use crate::train::{
     CrossEntropy, DistillSettings, Distillation, Objective, TrainError, TrainSettings,
     TrainingBatch, TrainingData,
@@ -60,8 +62,9 @@ pub fn sasrec(
         None => SasRec::new(settings.clone(), items, 0, device),
     }
     .map_err(|e| candle_core::Error::Msg(e.to_string()))?;
-    let batch = subject.typical_batch()?;
-    let step = subject.step(&model, &CrossEntropy::default(), &batch)?;
+    let windows = subject.typical_windows()?;
+    let batch = subject.data.batch(&windows, device)?;
+    let step = subject.step(&model, &CrossEntropy::default(), &windows)?;
     let forward = forward(&model, &batch)?;
     Ok(subject.time(step, forward, &batch))
 }
@@ -102,12 +105,13 @@ pub struct Taught<'a> {
 /// # Errors
 /// Whatever model and training report.
 pub fn decoder(subject: &Subject<'_>, llm: &Llm<'_>) -> Result<Time, TrainError> {
-    let batch = subject.typical_batch()?;
+    let windows = subject.typical_windows()?;
+    let batch = subject.data.batch(&windows, subject.device)?;
     let one = llm.model(1, subject)?;
     let plain = CrossEntropy::default();
     let steps = Line::new(
-        subject.step(&one, &plain, &batch)?,
-        subject.step(&llm.model(2, subject)?, &plain, &batch)?,
+        subject.step(&one, &plain, &windows)?,
+        subject.step(&llm.model(2, subject)?, &plain, &windows)?,
     );
     let two = llm.model(2, subject)?;
     let forwards = Line::new(forward(&one, &batch)?, forward(&two, &batch)?);
@@ -118,7 +122,7 @@ pub fn decoder(subject: &Subject<'_>, llm: &Llm<'_>) -> Result<Time, TrainError>
         step += taught.size * teacher.at(taught.layers);
         let inner = objective.num_blocks().saturating_sub(1);
         if objective.reads_inner_blocks() && inner > 0 {
-            let head = (subject.step_with_head(&two, &batch)? - steps.at(2)).max(0.0);
+            let head = (subject.step_with_head(&two, &windows)? - steps.at(2)).max(0.0);
             let terms = [objective.lambda_ms, objective.lambda_block_kl];
             let terms = terms.iter().filter(|weight| **weight > 0.0).count();
             step += head * (inner * terms) as f64;
@@ -185,7 +189,7 @@ impl Llm<'_> {
 
 impl Subject<'_> {
     /// The batch of the first epoch whose number of items is nearest to the average.
-    fn typical_batch(&self) -> Result<TrainingBatch, TrainError> {
+    fn typical_windows(&self) -> Result<Vec<usize>, TrainError> {
         let len = |&window: &usize| self.data.window(window).len - 1;
         let items = |batch: &[usize]| batch.iter().map(len).sum::<usize>();
         let batches = self.data.epoch(self.train.batch_size, self.train.seed, 0);
@@ -193,8 +197,7 @@ impl Subject<'_> {
             let off = |batch: &[usize]| (items(batch) as f64 - self.work.mean_items).abs();
             off(a).total_cmp(&off(b))
         });
-        let batch = nearest.ok_or(TrainError::NoData)?;
-        Ok(self.data.batch(&batch, self.device)?)
+        nearest.ok_or(TrainError::NoData)
     }
 
     /// Seconds of a step.
@@ -202,18 +205,20 @@ impl Subject<'_> {
         &self,
         model: &dyn SequentialModel,
         objective: &dyn Objective,
-        batch: &TrainingBatch,
+        windows: &[usize],
     ) -> Result<f64, TrainError> {
         let mut parameters = Parameters::default();
         parameters.extend("model.", model.parameters())?;
         parameters.extend("objective.", objective.parameters())?;
         let mut optimizer = AdamW::new(&parameters, self.train)?;
+        let replica = Replica { model, objective };
+        let count = parts::count(self.train.parts, self.device, self.data);
+        let parts = Parts::new(count)?;
         fastest(|| {
-            let mut rng = MaskRng::new(0, 1);
-            let losses = objective.loss(model, batch, &mut rng)?;
-            let gradients = losses.total.backward()?;
+            let (_, gradients) =
+                parts.gradients(&replica, &optimizer, self.data, windows, (0, 1))?;
             // A rate of zero: the weights stay what they are.
-            optimizer.update(&gradients, batch.histories.lookups.as_deref(), 0.0)?;
+            optimizer.apply(&gradients, 0.0)?;
             Ok(())
         })
     }
@@ -222,7 +227,7 @@ impl Subject<'_> {
     fn step_with_head(
         &self,
         model: &dyn SequentialModel,
-        batch: &TrainingBatch,
+        windows: &[usize],
     ) -> Result<f64, TrainError> {
         let settings = DistillSettings {
             lambda_cos: 0.0,
@@ -233,7 +238,7 @@ impl Subject<'_> {
             ..DistillSettings::default()
         };
         let objective = Distillation::new(settings, model, None, 0)?;
-        self.step(model, &objective, batch)
+        self.step(model, &objective, windows)
     }
 
     /// Scales an evaluating forward pass of the batch to the whole validation.

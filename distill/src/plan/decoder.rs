@@ -212,7 +212,7 @@ impl DecoderRun<'_> {
     /// Packed tokens of a batch with so many items.
     fn tokens(&self, items: u64, rows: u64) -> u64 {
         let (prefix, suffix) = self.prompt;
-        prefix + items + rows * suffix
+        self.work.parts * prefix + items + rows * suffix
     }
 
     /// Positions at which states and user vectors are read, padding included.
@@ -238,12 +238,13 @@ impl DecoderRun<'_> {
             inner * terms.iter().filter(|weight| **weight > 0.0).count() as u64
         });
         let candidates = self.work.candidates(items, targets);
-        let one_loss = catalog_loss_bytes(targets, candidates, dim, trained_table);
+        let one_loss =
+            catalog_loss_bytes((targets, self.work.parts), candidates, dim, trained_table);
         let losses = 1 + u64::from(self.online.is_some());
         let kept_of_head = F32 * targets * (3 * dim);
         Memory {
             weights: self.weights(count.total),
-            optimizer: optimizer_bytes(count.trainable),
+            optimizer: optimizer_bytes(count.trainable, self.work.parts),
             teacher,
             // The teacher's own values are gone when the backward pass begins.
             activations: F32
@@ -391,6 +392,7 @@ mod tests {
                     most_items: 9,
                     longest: 9,
                     draws: None,
+                    parts: 1,
                 },
                 distillation: None,
                 online: None,

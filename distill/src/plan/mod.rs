@@ -9,10 +9,11 @@ pub mod decoder;
 pub mod machine;
 pub mod sasrec;
 
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::train::state::TENSORS_PER_PARAMETER;
-use crate::train::{Targets, TrainingData};
+use crate::train::{Targets, TrainSettings, TrainingData, parts};
 use machine::Free;
 
 /// Bytes of an f32.
@@ -81,12 +82,15 @@ pub struct Work {
     pub longest: u64,
     /// Draws of a step where the softmax is sampled.
     pub draws: Option<u64>,
+    /// Parts of a batch that are in memory at the same time.
+    pub parts: u64,
 }
 
 impl Work {
-    /// Counts the windows of a run.
+    /// Counts the windows of a run on `device`.
     #[must_use]
-    pub fn of(data: &TrainingData, batch_size: usize, epochs: usize) -> Self {
+    pub fn of(data: &TrainingData, train: &TrainSettings, device: &Device) -> Self {
+        let (batch_size, epochs) = (train.batch_size, train.epochs);
         let mut lengths: Vec<u64> = data.windows().map(|w| w.len as u64 - 1).collect();
         lengths.sort_unstable_by(|a, b| b.cmp(a));
         let steps = data.len().div_ceil(batch_size.max(1));
@@ -98,6 +102,7 @@ impl Work {
             most_items: lengths.iter().take(batch_size).sum(),
             longest: lengths.first().copied().unwrap_or(0),
             draws: data.draws().map(|draws| draws as u64),
+            parts: parts::count(train.parts, device, data) as u64,
         }
     }
 
@@ -138,20 +143,29 @@ impl Memory {
     }
 }
 
-/// Gradient, best value and two moments of what is trained, in bytes.
-pub(crate) fn optimizer_bytes(trainable: u64) -> u64 {
-    TENSORS_PER_PARAMETER * F32 * trainable
+/// Gradient, best value and two moments of what is trained, in bytes. Each further part of a batch has
+/// a gradient of its own.
+pub(crate) fn optimizer_bytes(trainable: u64, parts: u64) -> u64 {
+    (TENSORS_PER_PARAMETER + parts - 1) * F32 * trainable
 }
 
-/// A loss over `rows` user vectors of size `dim` and `items` items, in bytes. The item table's own
-/// gradient is there when it is trained.
-pub(crate) fn catalog_loss_bytes(rows: u64, items: u64, dim: u64, trained: bool) -> u64 {
+/// Losses of `parts` parts of a batch over `rows` user vectors of size `dim` and `items` items, in
+/// bytes. The item table's own gradients are there when it is trained.
+pub(crate) fn catalog_loss_bytes(
+    (rows, parts): (u64, u64),
+    items: u64,
+    dim: u64,
+    trained: bool,
+) -> u64 {
     // A trained table has exponentials kept for its gradient, and the gradient twice.
-    let block = rows
-        .saturating_mul(items)
-        .min(if trained { BLOCK_LOGITS } else { TILE_LOGITS });
+    let most = if trained { BLOCK_LOGITS } else { TILE_LOGITS };
+    let block = rows.saturating_mul(items).min(parts.saturating_mul(most));
     let vectors = 4 * rows.saturating_mul(dim);
-    let table = if trained { 2 * items * dim } else { 0 };
+    let table = if trained {
+        (1 + parts) * items * dim
+    } else {
+        0
+    };
     F32 * (block + vectors + table)
 }
 
@@ -338,6 +352,7 @@ mod tests {
                 most_items: 30,
                 longest: 9,
                 draws: None,
+                parts: 1,
             },
             memory: Memory {
                 weights: 4000,
@@ -389,7 +404,12 @@ mod tests {
         let sequences = vec![sequence(3), sequence(9), sequence(2)];
         let data = TrainingData::from_sequences(sequences, 10, 5, Targets::All).expect("data");
         // Windows of histories 5 + 3, 2 and 1.
-        let work = Work::of(&data, 2, 3);
+        let train = TrainSettings {
+            batch_size: 2,
+            epochs: 3,
+            ..TrainSettings::default()
+        };
+        let work = Work::of(&data, &train, &Device::Cpu);
         assert_eq!((work.windows, work.steps, work.most_items), (4, 6, 8));
         assert!((work.mean_items - 5.5).abs() < 1e-9);
     }

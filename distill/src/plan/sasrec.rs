@@ -65,11 +65,16 @@ impl SasRecRun<'_> {
         let validated = EVALUATED_AT_ONCE * (self.work.longest + 1);
         Memory {
             weights: F32 * count.total,
-            optimizer: optimizer_bytes(count.trainable),
+            optimizer: optimizer_bytes(count.trainable, self.work.parts),
             teacher: 0,
             activations: F32 * (self.kept(items) + (read + targets) * d + self.backward(items))
                 + self.titles(items),
-            loss: catalog_loss_bytes(targets, self.work.candidates(self.items, targets), d, true),
+            loss: catalog_loss_bytes(
+                (targets, self.work.parts),
+                self.work.candidates(self.items, targets),
+                d,
+                true,
+            ),
             validation: F32
                 * (self.held_in_evaluation(validated) + self.items * d + 256 * self.items),
         }

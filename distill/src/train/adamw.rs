@@ -97,11 +97,10 @@ impl AdamW {
     }
 
     /// [`Self::update`] by gradients in the order of the slots.
-    pub(super) fn apply(
-        &mut self,
-        gradients: &[Gradient],
-        learning_rate: f64,
-    ) -> Result<f64, TrainError> {
+    ///
+    /// # Errors
+    /// [`TrainError::NonFinite`]; nothing has changed then.
+    pub fn apply(&mut self, gradients: &[Gradient], learning_rate: f64) -> Result<f64, TrainError> {
         let step = self.step + 1;
         let norm = self.global_norm(gradients, step)?;
         let clip = (self.clip_norm / (norm + CLIP_EPSILON)).min(1.0);
@@ -174,7 +173,7 @@ impl AdamW {
 
 /// The gradient of one parameter, f32 and contiguous.
 #[derive(Clone, Debug)]
-pub(super) enum Gradient {
+pub enum Gradient {
     /// Of all of its values.
     Dense(Tensor),
     /// Of some of its rows.
@@ -183,7 +182,8 @@ pub(super) enum Gradient {
 
 impl Gradient {
     /// Every value that may not be zero.
-    pub(super) fn values(&self) -> &Tensor {
+    #[must_use]
+    pub fn values(&self) -> &Tensor {
         match self {
             Self::Dense(gradient) => gradient,
             Self::Rows(gradient) => &gradient.values,

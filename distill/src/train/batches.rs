@@ -342,41 +342,6 @@ impl TrainingData {
         Offsets::from_rows((order.iter()).map(|&number| std::mem::take(&mut rows[number])))
     }
 
-    /// The batch of `windows` in one part for each device, about equal in windows; `None` for a
-    /// device that gets none.
-    ///
-    /// # Errors
-    /// Only what candle reports for making tensors.
-    pub fn parts(
-        &self,
-        windows: &[usize],
-        devices: &[Device],
-    ) -> candle_core::Result<Vec<Option<TrainingBatch>>> {
-        let mut chunks = windows.chunks(windows.len().div_ceil(devices.len().max(1)).max(1));
-        let mut parts = (devices.iter())
-            .map(|device| {
-                chunks
-                    .next()
-                    .map(|part| self.batch(part, device))
-                    .transpose()
-            })
-            .collect::<candle_core::Result<Vec<_>>>()?;
-        let count = |part: &TrainingBatch| {
-            let last = part.last_examples().0.len();
-            (part.targets.len() as f64, last as f64)
-        };
-        let whole = (parts.iter().flatten().map(count))
-            .fold((0.0, 0.0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
-        for part in parts.iter_mut().flatten() {
-            let (targets, last) = count(part);
-            part.share = Share {
-                targets: targets / whole.0,
-                last: last / whole.1,
-            };
-        }
-        Ok(parts)
-    }
-
     /// One window for each row of a batch, and the row of each window.
     fn rows(&self, windows: &[usize]) -> (Vec<usize>, Vec<usize>) {
         if !self.share_histories {

@@ -2,7 +2,7 @@
 //!
 //! [`batches`] cuts training sequences into windows, [`objective`] turns a batch into named loss
 //! terms ([`distillation`] adds those of the teacher, live, learning ([`online`]) or from [`teacher_cache`]), [`adamw`] and [`schedule`] change the
-//! parameters, [`replicas`] share batches between devices, [`trainer`] runs the epochs and [`state`] lets a cut run go on as if nothing had
+//! parameters, parts of a batch run side by side ([`parts`]), [`replicas`] share batches between devices, [`trainer`] runs the epochs and [`state`] lets a cut run go on as if nothing had
 //! happened.
 
 pub mod adamw;
@@ -13,6 +13,7 @@ pub mod error;
 pub mod losses;
 pub mod objective;
 pub mod online;
+pub mod parts;
 pub mod replicas;
 pub mod report;
 pub mod schedule;

@@ -75,6 +75,11 @@ pub struct TrainSettings {
     pub epochs: usize,
     /// Windows of one step.
     pub batch_size: usize,
+    /// Parts of a batch that the processor computes side by side, each with its share of the cores:
+    /// most of a step is too small for many threads. The order of sums and the dropout masks depend on
+    /// it, but not on the number of cores. A batch stays whole on a GPU, where several devices share
+    /// it, and where the softmax is sampled.
+    pub parts: usize,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// Factors on the learning rate for parameters whose name begins so; the longest prefix wins.
@@ -130,6 +135,7 @@ impl Default for TrainSettings {
         Self {
             epochs: 30,
             batch_size: 128,
+            parts: 2,
             learning_rate: 1e-3,
             learning_rate_scales: BTreeMap::new(),
             min_learning_rate_fraction: 0.1,
@@ -160,6 +166,7 @@ impl TrainSettings {
     pub fn check(&self) -> Result<(), TrainError> {
         at_least_one("epochs", self.epochs)?;
         at_least_one("batch_size", self.batch_size)?;
+        at_least_one("parts", self.parts)?;
         at_least_one("patience", self.patience)?;
         positive("learning_rate", self.learning_rate)?;
         positive("clip_norm", self.clip_norm)?;
@@ -236,7 +243,7 @@ mod tests {
     fn refuses_values_outside_their_range() {
         assert!(TrainSettings::default().check().is_ok());
         type Spoil = fn(&mut TrainSettings);
-        let spoiled: [(&str, Spoil); 11] = [
+        let spoiled: [(&str, Spoil); 12] = [
             ("catalog_loss.sampled.negatives", |s| {
                 s.catalog_loss = CatalogLoss::Sampled(SampledSoftmax {
                     negatives: 0,
@@ -251,6 +258,7 @@ mod tests {
             ("item_dropout", |s| s.item_dropout = -0.1),
             ("epochs", |s| s.epochs = 0),
             ("batch_size", |s| s.batch_size = 0),
+            ("parts", |s| s.parts = 0),
             ("patience", |s| s.patience = 0),
             ("learning_rate", |s| s.learning_rate = f64::NAN),
             ("clip_norm", |s| s.clip_norm = 0.0),

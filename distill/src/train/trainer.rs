@@ -9,6 +9,7 @@ use candle_core::{Device, Tensor};
 use slmrec_core::hash;
 
 use super::adamw::{AdamW, Slot};
+use super::parts::{self, Parts, Terms};
 use super::replicas::{self, GradientExchange, HostExchange, Replica};
 use super::schedule::Schedule;
 use super::settings::check;
@@ -17,7 +18,7 @@ use super::{
     EpochReport, FitReport, Objective, StepReport, TrainError, TrainObserver, TrainSettings,
     TrainingData, Validator,
 };
-use crate::model::{MaskRng, Parameters, SequentialModel};
+use crate::model::{Parameters, SequentialModel};
 
 /// Everything around a run that is neither model, objective nor data.
 pub struct Trainer<'a> {
@@ -36,14 +37,13 @@ pub struct Trainer<'a> {
     pub state_dir: Option<&'a Path>,
 }
 
-/// Names of the terms of a loss and their values.
-type Terms = Vec<(&'static str, f64)>;
-
 /// What a run changes.
 struct Run<'a> {
     replicas: &'a [Replica<'a>],
     exchange: &'a dyn GradientExchange,
     data: &'a TrainingData,
+    /// How a replica that is alone runs a batch.
+    parts: Parts,
     schedule: Schedule,
     state: Option<StateFile>,
     /// One for each replica; the first is the one that is saved.
@@ -151,6 +151,11 @@ impl Trainer<'_> {
             replicas,
             exchange,
             data,
+            parts: Parts::new(parts::count(
+                self.settings.parts,
+                &replicas[0].device(),
+                data,
+            ))?,
             schedule: self.schedule(data),
             state,
             optimizers,
@@ -227,13 +232,7 @@ impl Trainer<'_> {
         let step = run.progress.step + 1;
         let learning_rate = run.schedule.learning_rate(step);
         let (terms, gradient_norm) = match run.replicas {
-            [alone] => self.step_alone(
-                alone,
-                &mut run.optimizers[0],
-                run.data,
-                windows,
-                (step, learning_rate),
-            )?,
+            [alone] => self.step_alone(alone, run, windows, (step, learning_rate))?,
             _ => self.step_together(run, windows, (step, learning_rate))?,
         };
         run.progress.step = step;
@@ -254,19 +253,16 @@ impl Trainer<'_> {
     fn step_alone(
         &self,
         replica: &Replica<'_>,
-        optimizer: &mut AdamW,
-        data: &TrainingData,
+        run: &mut Run<'_>,
         windows: &[usize],
         (step, learning_rate): (u64, f64),
     ) -> Result<(Terms, f64), TrainError> {
-        let batch = data.batch(windows, &replica.device())?;
-        let mut rng = MaskRng::new(self.settings.seed, step);
-        let losses = replica.objective.loss(replica.model, &batch, &mut rng)?;
-        losses.refuse_non_finite(step)?;
-        let gradients = losses.total.backward()?;
-        let lookups = batch.histories.lookups.as_deref();
-        let norm = optimizer.update(&gradients, lookups, learning_rate)?;
-        Ok((losses.terms, norm))
+        let optimizer = &mut run.optimizers[0];
+        let random = (self.settings.seed, step);
+        let (terms, gradients) =
+            (run.parts).gradients(replica, optimizer, run.data, windows, random)?;
+        let norm = optimizer.apply(&gradients, learning_rate)?;
+        Ok((terms, norm))
     }
 
     fn step_together(

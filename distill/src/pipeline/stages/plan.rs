@@ -185,7 +185,7 @@ fn sasrec(
     section.model.check()?;
     let train = seeded(&section.train, context);
     let data = training_data(context, dataset, 1.0, section.model.max_history, &train)?;
-    let work = Work::of(&data, train.batch_size, train.epochs);
+    let work = Work::of(&data, &train, &context.device);
     let run = SasRecRun {
         settings: &section.model,
         items: dataset.num_items() as u64,
@@ -243,7 +243,7 @@ fn decoder(
     let max_history = settings.model.max_history;
     let train = seeded(train, context);
     let data = training_data(context, dataset, body.user_share, max_history, &train)?;
-    let work = Work::of(&data, train.batch_size, train.epochs);
+    let work = Work::of(&data, &train, &context.device);
     let taught = DecoderShape::new(&header.config, settings.teach.layers);
     let learns = objective.is_some() && settings.distill.online != Online::Off;
     let run = DecoderRun {

@@ -14,15 +14,13 @@ mod tests;
 use candle_core::{Device, Tensor};
 
 use super::adamw::{AdamW, Gradient, Slot};
+use super::parts::{self, Terms};
 use super::{Objective, TrainError, TrainingBatch};
 use crate::model::{MaskRng, SequentialModel};
 
 pub use host::HostExchange;
 #[cfg(feature = "nccl")]
 pub use nccl::NcclExchange;
-
-/// Keeps the random streams of replicas apart.
-const REPLICA_SEED: u64 = 0x7265_706c_6963_6131;
 
 /// One copy of what is trained.
 #[derive(Clone, Copy)]
@@ -67,7 +65,7 @@ pub fn connect(devices: &[Device]) -> candle_core::Result<Box<dyn GradientExchan
 
 /// The terms of a batch, and the gradients of all slots for each replica.
 pub(super) struct Shared {
-    pub(super) terms: Vec<(&'static str, f64)>,
+    pub(super) terms: Terms,
     pub(super) gradients: Vec<Vec<Gradient>>,
 }
 
@@ -83,7 +81,7 @@ pub(super) fn gradients(
         let work = replicas.iter().zip(optimizers).zip(parts).enumerate();
         let threads: Vec<_> = work
             .map(|(number, ((replica, optimizer), part))| {
-                let rng = MaskRng::new(seed ^ REPLICA_SEED.wrapping_mul(number as u64), step);
+                let rng = parts::stream(seed, number, step);
                 scope.spawn(move || of_part(replica, optimizer, part.as_ref(), rng, step))
             })
             .collect();
@@ -98,19 +96,17 @@ pub(super) fn gradients(
         .map(|(sum, optimizer)| split(sum, optimizer.slots()))
         .collect::<candle_core::Result<_>>()?;
     Ok(Shared {
-        terms: add_up(terms),
+        terms: parts::add_up(terms),
         gradients,
     })
 }
-
-type Terms = Vec<(&'static str, f64)>;
 
 /// The terms of one part and its gradients as one vector.
 fn of_part(
     replica: &Replica<'_>,
     optimizer: &AdamW,
     part: Option<&TrainingBatch>,
-    mut rng: MaskRng,
+    rng: MaskRng,
     step: u64,
 ) -> Result<(Terms, Tensor), TrainError> {
     let Some(part) = part else {
@@ -122,26 +118,11 @@ fn of_part(
         )?;
         return Ok((Terms::new(), none));
     };
-    let losses = replica.objective.loss(replica.model, part, &mut rng)?;
-    losses.refuse_non_finite(step)?;
-    let lookups = part.histories.lookups.as_deref();
-    let gradients = optimizer.collect(&losses.total.backward()?, lookups, step)?;
+    let (terms, gradients) = parts::of_part(replica, optimizer, part, rng, step)?;
     let flat = (gradients.into_iter().zip(optimizer.slots()))
         .map(|(gradient, slot)| gradient.dense(slot)?.flatten_all())
         .collect::<candle_core::Result<Vec<_>>>()?;
-    Ok((losses.terms, Tensor::cat(&flat, 0)?))
-}
-
-/// Terms of the same name added; a replica without a part has none.
-fn add_up(parts: Vec<Terms>) -> Terms {
-    let mut sums = Terms::new();
-    for (name, value) in parts.into_iter().flatten() {
-        match sums.iter_mut().find(|(of, _)| *of == name) {
-            Some((_, sum)) => *sum += value,
-            None => sums.push((name, value)),
-        }
-    }
-    sums
+    Ok((terms, Tensor::cat(&flat, 0)?))
 }
 
 /// One vector as the gradients of the slots, in their order.

@@ -189,3 +189,26 @@ fn without_room_for_states_training_warns_and_still_ends() {
     }
     assert_eq!(weights(folder, "limited"), weights(folder, "whole"));
 }
+
+/// Allocator and candle read some settings from the environment only; what is set already stays.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_training_has_the_environment_in_which_it_is_fast() {
+    let folder = prepared();
+    let folder = folder.path();
+    let mut training = pretrain(folder, "looked-at");
+    training.stderr(Stdio::null()).stdout(Stdio::null());
+    training.env_remove("CANDLE_NUM_THREADS");
+    training.env("RAYON_NUM_THREADS", "1");
+    let mut child = training.spawn().expect("starts");
+    wait_for(&mut child, &folder.join("looked-at/sasrec/state"));
+    let environment = fs::read(format!("/proc/{}/environ", child.id())).expect("running");
+    let has = |wanted: &str| {
+        environment
+            .split(|&b| b == 0)
+            .any(|v| v == wanted.as_bytes())
+    };
+    assert!(has("CANDLE_NUM_THREADS=1"));
+    assert!(has("RAYON_NUM_THREADS=1"));
+    assert!(child.wait().expect("ends").success());
+}

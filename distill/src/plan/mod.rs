@@ -102,7 +102,11 @@ impl Work {
             most_items: lengths.iter().take(batch_size).sum(),
             longest: lengths.first().copied().unwrap_or(0),
             draws: data.draws().map(|draws| draws as u64),
-            parts: parts::count(train.parts, device, data) as u64,
+            // A part has at least one window, however many are asked for.
+            parts: parts::count(train.parts, device, data)
+                .min(batch_size)
+                .min(data.len())
+                .max(1) as u64,
         }
     }
 
@@ -411,6 +415,11 @@ mod tests {
         };
         let work = Work::of(&data, &train, &Device::Cpu);
         assert_eq!((work.windows, work.steps, work.most_items), (4, 6, 8));
+        let most = TrainSettings {
+            parts: usize::MAX,
+            ..train
+        };
+        assert_eq!(Work::of(&data, &most, &Device::Cpu).parts, 2);
         assert!((work.mean_items - 5.5).abs() < 1e-9);
     }
 

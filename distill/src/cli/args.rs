@@ -87,7 +87,7 @@ pub enum Command {
     Teach(Teach),
     /// Weigh several models as one teacher, and train what is missing of them
     Blend(Blend),
-    /// Train SASRec and student once more with the validation items, for the bundle
+    /// Train SASRecs and student once more with the validation items, for the bundle
     #[command(after_help = "Example: slmrec-distill refit --config slmrec-work/pipeline.toml")]
     Refit,
     /// Distil the teacher into a student of a few layers

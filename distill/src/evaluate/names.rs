@@ -6,6 +6,8 @@ pub const SASREC: &str = "SASRec";
 pub const SASREC_TITLES: &str = "SASRec with titles";
 /// The counts of the prior alone, with the settings that rank the validation targets best.
 pub const COOCCURRENCE_TUNED: &str = "co-occurrence, tuned";
+/// Several models as one teacher.
+pub const BLEND: &str = "blended teacher";
 /// The distilled student alone.
 pub const STUDENT: &str = "student, distilled";
 /// The student's shape trained without a teacher.

@@ -18,7 +18,7 @@ pub struct Member {
     pub weight: f64,
 }
 
-/// A weighted sum of models.
+/// A weighted sum of models. One of weight 0 is asked for its hidden states only.
 pub struct Blend {
     members: Vec<Member>,
     /// `[N + 1, sum of D]`
@@ -32,12 +32,14 @@ impl Blend {
     /// Blends models. Hidden states are those of the first one.
     ///
     /// # Errors
-    /// No member, catalogs of different sizes, a weight that is no number.
+    /// No member with a weight, catalogs of different sizes, a weight that is no number.
     pub fn new(members: Vec<Member>) -> Result<Self> {
-        if members.is_empty() || members.iter().any(|m| !m.weight.is_finite()) {
-            candle_core::bail!("a blend needs a member, and each a weight");
+        if members.iter().any(|m| !m.weight.is_finite()) || members.iter().all(|m| m.weight == 0.0)
+        {
+            candle_core::bail!("a blend needs members, and weights for them");
         }
         let tables: Vec<Tensor> = (members.iter())
+            .filter(|member| member.weight != 0.0)
             .map(|member| Ok(member.model.item_embeddings()?.detach()))
             .collect::<Result<_>>()?;
         let max_history = members.iter().map(|m| m.model.max_history()).min();
@@ -63,8 +65,13 @@ impl SequentialModel for Blend {
         let (mut users, mut states) = (Vec::new(), Vec::new());
         for (at, member) in self.members.iter().enumerate() {
             let layers = if at == 0 { state_layers } else { &[] };
+            if member.weight == 0.0 && layers.is_empty() {
+                continue;
+            }
             let output = member.model.forward(batch, Mode::Eval, layers)?;
-            users.push((output.user_vectors.detach() * member.weight)?);
+            if member.weight != 0.0 {
+                users.push((output.user_vectors.detach() * member.weight)?);
+            }
             states.extend(output.states);
         }
         Ok(ModelOutput {
@@ -144,6 +151,23 @@ mod tests {
     }
 
     #[test]
+    fn a_member_without_weight_gives_states_alone() {
+        let [alone, weighed, silent] = [4, 4, 8].map(|width| sasrec(width, 5, 20));
+        let members =
+            [(silent, 0.0), (weighed, 1.0)].map(|(model, weight)| Member { model, weight });
+        let blend = Blend::new(members.into()).expect("blends");
+        let history = [3, 1, 4].map(ItemIndex);
+        assert_eq!(scores(&blend, &history), scores(alone.as_ref(), &history));
+        let batch = HistoryBatch::new(&[&history], &Device::Cpu).expect("batch");
+        let output = blend.forward(&batch, Mode::Eval, &[1]).expect("runs");
+        assert_eq!(output.states[0].dims(), [1, 3, 8]);
+        assert_eq!(
+            output.user_vectors.dims()[2],
+            blend.item_embeddings().expect("some").dims()[1]
+        );
+    }
+
+    #[test]
     fn refuses_other_catalogs_and_nothing() {
         let members = [20, 21].map(|items| Member {
             model: sasrec(8, 5, items),
@@ -156,5 +180,10 @@ mod tests {
             weight: f64::NAN,
         };
         assert!(Blend::new(vec![nan]).is_err());
+        let silent = Member {
+            model: sasrec(8, 5, 20),
+            weight: 0.0,
+        };
+        assert!(Blend::new(vec![silent]).is_err());
     }
 }

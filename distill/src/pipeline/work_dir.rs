@@ -66,7 +66,7 @@ impl WorkDir {
         }
     }
 
-    /// The same work directory, but for the SASRecs and the student that are trained again.
+    /// The same work directory, but for the SASRecs, the blend and the student that are made again.
     #[must_use]
     pub fn refit(&self) -> Self {
         Self {
@@ -107,7 +107,8 @@ impl WorkDir {
     }
 
     /// Where what is trained again lies, the other places otherwise.
-    fn again(&self) -> &Path {
+    #[must_use]
+    pub fn again(&self) -> &Path {
         self.again.as_ref().unwrap_or(&self.root)
     }
 
@@ -166,7 +167,7 @@ impl WorkDir {
     /// Output of `blend`.
     #[must_use]
     pub fn blend(&self) -> PathBuf {
-        self.root.join("blend")
+        self.again().join("blend")
     }
 
     /// A model that `baselines` trained.
@@ -179,13 +180,13 @@ impl WorkDir {
     /// A SASRec that is trained for the blend, by its number from 1.
     #[must_use]
     pub fn blend_sasrec(&self, number: usize) -> PathBuf {
-        self.root.join(format!("blend-sasrec-{number}"))
+        self.again().join(format!("blend-sasrec-{number}"))
     }
 
     /// A SASRec with titles that is trained for the blend, by its number from 1.
     #[must_use]
     pub fn blend_sasrec_titles(&self, number: usize) -> PathBuf {
-        self.root.join(format!("blend-sasrec-titles-{number}"))
+        self.again().join(format!("blend-sasrec-titles-{number}"))
     }
 
     /// The teacher's states, unless `distill.cache_dir` names another place.

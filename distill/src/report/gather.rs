@@ -184,6 +184,7 @@ impl Gathered {
                     work.root(),
                     REFIT.iter().map(|folder| work.root().join(folder)),
                 )?;
+                self.blend(&work.refit())?;
             }
         }
         if let Some(record) = StageRecord::read(&work.cold())? {
@@ -230,7 +231,8 @@ impl Gathered {
         for StageOutput { folder, record } in &self.stages {
             let mut trained = TRAINED.iter().chain(&MAY_BE).chain(&REFIT);
             let known = trained.any(|name| name == folder);
-            if known || folder.starts_with("blend-sasrec-") {
+            let member = folder.strip_prefix("refit/").unwrap_or(folder);
+            if known || member.starts_with("blend-sasrec-") {
                 let (folder, fit) = (folder.clone(), figures(work, folder, record)?);
                 self.trainings.push(Training { folder, fit });
             }
@@ -354,12 +356,14 @@ fn folders_of<'a>(record: &StageRecord, input: &'a str) -> Vec<&'a str> {
         CE_ONLY => vec!["ce-only"],
         STUDENT | "validated student" => vec!["student"],
         // Whoever taught, the student's record calls it so.
-        "teacher" if record.settings["teacher"] == "blend" => vec!["blend"],
+        "teacher" if record.settings["teacher"] == "blend" => vec!["blend", "refit/blend"],
         // The one whose items a language model has, and the student that is shipped.
         "sasrec" => vec!["sasrec", "sasrec-titles", REFIT[0], REFIT[1]],
         "student" => vec!["student", REFIT[2]],
         "dataset" | "prior" | "teacher" | "blend" => vec![input],
-        member if member.starts_with("blend-sasrec-") => vec![member],
+        member if member.starts_with("blend-sasrec-") || member.starts_with("refit/") => {
+            vec![member]
+        }
         _ => Vec::new(),
     }
 }
@@ -369,7 +373,7 @@ fn command_of(folder: &str) -> &str {
         Some((_, _, command)) => command.split(" --").next().unwrap_or(command),
         None if folder == COLD => "cold",
         None if folder == "sasrec-titles" => "pretrain",
-        None if REFIT.contains(&folder) => "refit",
+        None if folder.starts_with("refit/") => "refit",
         None if MAY_BE.contains(&folder) => "baselines",
         None => "blend",
     }

@@ -9,7 +9,9 @@ use slmrec_core::bootstrap::Interval;
 use slmrec_core::evaluation::Ranking;
 
 use super::Gathered;
-use crate::evaluate::names::{CE_ONLY, COOCCURRENCE_TUNED, SASREC, STUDENT, with_prior};
+use crate::evaluate::names::{
+    CE_ONLY, COOCCURRENCE_TUNED, SASREC, SASREC_TITLES, STUDENT, with_prior,
+};
 use crate::evaluate::{headline, paired_row};
 
 /// What the page says on top.
@@ -160,6 +162,16 @@ fn lines(gathered: &Gathered, system: &str) -> Vec<Line> {
         lines.push(line("the same with counts beside it", system, sasrec, true));
         let counts = COOCCURRENCE_TUNED.into();
         lines.push(line("counting alone", system, counts, true));
+    }
+    if gathered.ranks_of(SASREC_TITLES).is_some() {
+        let (question, titles) = match prior {
+            true => (
+                "the usual model with titles, counts beside it",
+                with_prior(&served(SASREC_TITLES)),
+            ),
+            false => ("the usual model with titles", served(SASREC_TITLES)),
+        };
+        lines.push(line(question, system, titles, true));
     }
     let question = "what distillation adds, without counts";
     lines.push(line(question, STUDENT, CE_ONLY.into(), false));

@@ -15,7 +15,7 @@ const SMALL: [&str; 13] = [
     "baselines.models=[]",
     "teach.layers=2",
     "teach.train.epochs=1",
-    "blend.more_sasrecs=0",
+    "blend.more_sasrecs=1",
     "distill.layers=1",
     "distill.objective.blocks=1",
     "distill.train.epochs=1",
@@ -69,6 +69,7 @@ pub(crate) fn is_enough(folder: &Path) {
         "blend",
         "distill",
         "refit-pretrain",
+        "refit-blend",
         "refit-distill",
         "export",
         "evaluate",
@@ -82,7 +83,11 @@ pub(crate) fn is_enough(folder: &Path) {
 fn the_student_that_is_shipped_knows_the_validation_items(folder: &Path) {
     let comparison = fs::read_to_string(folder.join("alone/evaluation/comparison.json"));
     let comparison = comparison.expect("the comparison");
-    for row in ["SASRec, refit + prior", "student, distilled, refit"] {
+    for row in [
+        "SASRec, refit + prior",
+        "blended teacher, refit",
+        "student, distilled, refit",
+    ] {
         assert!(comparison.contains(&format!("\"{row}\"")), "{row}");
     }
     let record = |stage: &str| {
@@ -96,6 +101,11 @@ fn the_student_that_is_shipped_knows_the_validation_items(folder: &Path) {
         refit["figures"]["best_epoch"],
         record("student")["figures"]["best_epoch"]
     );
+    assert_ne!(
+        refit["inputs"]["teacher"],
+        record("student")["inputs"]["teacher"]
+    );
+    the_blend_that_teaches_it_knows_them_too(folder);
     assert_ne!(
         record("export")["inputs"]["student"],
         record("export")["inputs"]["validated student"]
@@ -133,6 +143,29 @@ fn the_student_that_is_shipped_knows_the_validation_items(folder: &Path) {
     };
     assert!(export("refit.models=false"));
     assert!(!export("refit.models=true"));
+}
+
+/// But for the language model among its members, and with the weights that validation gave them.
+fn the_blend_that_teaches_it_knows_them_too(folder: &Path) {
+    let members = |blend: &str| {
+        let text = fs::read(folder.join("alone").join(blend).join("blend.json"));
+        let description: Value = serde_json::from_slice(&text.expect("a blend")).expect("JSON");
+        let members = description["members"].as_array().expect("members").clone();
+        assert!(members.len() > 1, "{members:?}");
+        members
+    };
+    let (validated, refit) = (members("blend"), members("refit/blend"));
+    assert_eq!(validated.len(), refit.len());
+    for (validated, refit) in validated.iter().zip(&refit) {
+        assert_eq!(validated["weight"], refit["weight"]);
+        let name = validated["folder"].as_str().expect("a folder");
+        if validated["kind"] == "decoder" {
+            assert_eq!(validated, refit);
+        } else {
+            assert_eq!(refit["folder"], format!("refit/{name}"));
+            assert_ne!(validated["sha256"], refit["sha256"]);
+        }
+    }
 }
 
 fn two_files_of_settings_are_refused(folder: &Path) {

@@ -1,5 +1,7 @@
 //! `blend`: several models as one teacher, their weights by the validation targets.
 
+mod again;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -7,14 +9,21 @@ use serde::{Deserialize, Serialize};
 use slmrec_core::prior::PriorWeights;
 use slmrec_core::{Dataset, atomic};
 
+pub(super) use self::again::refit;
 use super::super::stage::{Stage, io_error};
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::pretrain::{self, Sasrec, WITH_TITLES};
-use super::{Context, input_hash, prior, titles, to_json};
+use super::titles::{self, TitleVectors};
+use super::{Context, input_hash, prior, to_json};
 use crate::evaluate::{ModelScorer, validation_ndcg_of, weigh};
 use crate::model::sasrec::SasRec;
 use crate::model::{Blend, LlmRecommender, Member, SequentialModel};
 use crate::prior::{WithPrior, likeliest_beside};
+
+/// Name of the stage that trains a SASRec for the blend alone.
+pub(super) const BLEND_SASREC: &str = "blend-sasrec";
+/// The same of a SASRec with titles.
+pub(super) const BLEND_SASREC_TITLES: &str = "blend-sasrec-titles";
 
 const DESCRIPTION_FILE: &str = "blend.json";
 /// Between the seeds of the members, so that no member's stream is another one's.
@@ -73,7 +82,10 @@ pub(super) enum Kind {
 /// Missing earlier stages, a blend of nothing, or training that fails.
 pub fn run(context: &Context<'_>) -> Result<(Vec<Outcome>, Outcome), PipelineError> {
     let section = &context.settings.blend;
-    let trainings = train_members(context)?;
+    let titles = title_vectors(context)?;
+    let trainings = (own_sasrecs(context, titles.as_ref()).iter())
+        .map(|sasrec| sasrec.train(context))
+        .collect::<Result<Vec<_>, _>>()?;
     let members = members(context)?;
     let mut inputs: BTreeMap<String, String> = (members.iter())
         .map(|member| (member.folder.clone(), member.sha256.clone()))
@@ -86,7 +98,7 @@ pub fn run(context: &Context<'_>) -> Result<(Vec<Outcome>, Outcome), PipelineErr
     let stage = Stage {
         name: "blend",
         dir: context.work.blend(),
-        settings: serde_json::json!({ "blend": to_json(section)?, "seed": context.settings.seed }),
+        settings: settings(context)?,
         inputs,
     };
     let blend = stage.run(context.force, context.reporter, |dir| {
@@ -129,6 +141,11 @@ pub fn run(context: &Context<'_>) -> Result<(Vec<Outcome>, Outcome), PipelineErr
         Ok(figures)
     })?;
     Ok((trainings, blend))
+}
+
+fn settings(context: &Context<'_>) -> Result<serde_json::Value, PipelineError> {
+    let blend = to_json(&context.settings.blend)?;
+    Ok(serde_json::json!({ "blend": blend, "seed": context.settings.seed }))
 }
 
 /// How the prior stands beside the other members: a student learns from probabilities, so it has the
@@ -193,27 +210,42 @@ fn describe(context: &Context<'_>) -> Result<(PathBuf, Description), PipelineErr
     Ok((path, description))
 }
 
-/// Trains the SASRecs that only the blend has.
-fn train_members(context: &Context<'_>) -> Result<Vec<Outcome>, PipelineError> {
+/// The SASRecs that only the blend has; `titles` are the vectors of those with titles.
+pub(super) fn own_sasrecs<'a>(
+    context: &Context<'_>,
+    titles: Option<&'a TitleVectors>,
+) -> Vec<Sasrec<'a>> {
     let (section, work) = (&context.settings.blend, context.work());
     let seed = |number: usize| {
         let step = SEED_STEP.wrapping_mul(number as u64);
         context.settings.seed.wrapping_add(step)
     };
-    let mut trainings = Vec::new();
-    for number in 1..=section.more_sasrecs {
-        let sasrec = Sasrec {
-            name: "blend-sasrec",
-            dir: work.blend_sasrec(number),
-            seed: seed(number),
-            titles: None,
-            beside_prior: false,
-            held_out: None,
-        };
-        trainings.push(sasrec.train(context)?);
-    }
-    if section.more_sasrecs_with_titles == 0 {
-        return Ok(trainings);
+    let plain = (1..=section.more_sasrecs).map(|number| Sasrec {
+        name: BLEND_SASREC,
+        dir: work.blend_sasrec(number),
+        seed: seed(number),
+        titles: None,
+        beside_prior: false,
+        held_out: None,
+    });
+    let with_titles = (1..=section.more_sasrecs_with_titles).map(|number| Sasrec {
+        name: BLEND_SASREC_TITLES,
+        dir: work.blend_sasrec_titles(number),
+        seed: seed(number).wrapping_add(TITLES_SEED),
+        titles,
+        beside_prior: false,
+        held_out: None,
+    });
+    plain.chain(with_titles).collect()
+}
+
+/// The vectors of those members of [`own_sasrecs`] that have titles, if there are any.
+///
+/// # Errors
+/// No encoder is named, or titles that cannot be encoded.
+pub(super) fn title_vectors(context: &Context<'_>) -> Result<Option<TitleVectors>, PipelineError> {
+    if context.settings.blend.more_sasrecs_with_titles == 0 {
+        return Ok(None);
     }
     let Some(encoder) = &context.settings.pretrain.titles else {
         return Err(PipelineError::Settings(
@@ -222,19 +254,7 @@ fn train_members(context: &Context<'_>) -> Result<Vec<Outcome>, PipelineError> {
                 .into(),
         ));
     };
-    let (vectors, _) = titles::run(context, encoder)?;
-    for number in 1..=section.more_sasrecs_with_titles {
-        let sasrec = Sasrec {
-            name: "blend-sasrec-titles",
-            dir: work.blend_sasrec_titles(number),
-            seed: seed(number).wrapping_add(TITLES_SEED),
-            titles: Some(&vectors),
-            beside_prior: false,
-            held_out: None,
-        };
-        trainings.push(sasrec.train(context)?);
-    }
-    Ok(trainings)
+    Ok(Some(titles::run(context, encoder)?.0))
 }
 
 fn members(context: &Context<'_>) -> Result<Vec<MemberEntry>, PipelineError> {

@@ -38,7 +38,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
     stage.run(context.force, context.reporter, |dir| {
         online::forget(dir)?;
         let (dataset, _) = context.dataset()?;
-        plan::announce(context, &dataset, TrainingRun::Distill)?;
+        plan::announce(context, &dataset, TrainingRun::Distill, stage.name)?;
         let teacher = Teacher::choose(context, &dataset)?;
         let students = context.on_each_device(student)?;
         say_size(context, "student", &students[0]);
@@ -100,7 +100,7 @@ pub fn run_ce_only(context: &Context<'_>) -> Result<Option<Outcome>, PipelineErr
     }
     let outcome = stage.run(context.force, context.reporter, |dir| {
         let (dataset, _) = context.dataset()?;
-        plan::announce(context, &dataset, TrainingRun::CeOnly)?;
+        plan::announce(context, &dataset, TrainingRun::CeOnly, stage.name)?;
         let students = context.on_each_device(student)?;
         say_size(context, "ce-only", &students[0]);
         let weights = prior_of_student(context, &dataset)?;

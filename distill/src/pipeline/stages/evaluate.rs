@@ -16,8 +16,8 @@ use super::blend::Kind;
 use super::runner;
 use super::{Context, baselines, blend, input_hash, pretrain, prior, refit, to_json};
 use crate::evaluate::names::{
-    self, CE_ONLY, COOCCURRENCE_TUNED, ONLINE_TEACHER, SASREC, SASREC_TITLES, STUDENT, refitted,
-    with_prior,
+    self, BLEND, CE_ONLY, COOCCURRENCE_TUNED, ONLINE_TEACHER, SASREC, SASREC_TITLES, STUDENT,
+    refitted, with_prior,
 };
 use crate::evaluate::rank_files::{self, COMPARISON_FILE, RANKS_DIR, rank_file_name};
 use crate::evaluate::{
@@ -25,7 +25,7 @@ use crate::evaluate::{
     Recommendations,
 };
 use crate::model::sasrec::SasRec;
-use crate::model::{LlmRecommender, Remembered, SequentialModel};
+use crate::model::{Blend, LlmRecommender, Remembered, SequentialModel};
 
 /// The comparison for people.
 pub const TABLE_FILE: &str = "comparison.txt";
@@ -102,7 +102,9 @@ fn write_ranks(dir: &Path, evaluations: &[Evaluation]) -> Result<(), PipelineErr
 /// Paired against the systems that matter for the decision to ship.
 fn compare(evaluations: &[Evaluation]) -> Result<Comparison, PipelineError> {
     let (sasrec_prior, student_prior) = (with_prior(SASREC), with_prior(STUDENT));
-    let [sasrec_refit, student_refit] = [SASREC, STUDENT].map(|name| with_prior(&refitted(name)));
+    let titles_prior = with_prior(SASREC_TITLES);
+    let [sasrec_refit, titles_refit, student_refit] =
+        [SASREC, SASREC_TITLES, STUDENT].map(|name| with_prior(&refitted(name)));
     let wanted = [
         "popularity",
         "co-occurrence, window 5",
@@ -110,10 +112,12 @@ fn compare(evaluations: &[Evaluation]) -> Result<Comparison, PipelineError> {
         SASREC,
         &sasrec_prior,
         SASREC_TITLES,
+        &titles_prior,
         CE_ONLY,
         STUDENT,
         &student_prior,
         &sasrec_refit,
+        &titles_refit,
         &student_refit,
     ];
     let there = |name: &&str| evaluations.iter().any(|e| e.name == *name);
@@ -130,7 +134,7 @@ struct Systems {
     baselines: Vec<(Baseline, PathBuf)>,
     sasrec_titles: Option<PathBuf>,
     models: Vec<(&'static str, PathBuf)>,
-    /// Of SASRecs and students, by name: they have seen the validation items.
+    /// Of SASRecs, blend and student, by name: they have seen the validation items.
     refits: BTreeMap<&'static str, PathBuf>,
     /// Part of the student's output.
     online_teacher: Option<PathBuf>,
@@ -179,17 +183,22 @@ impl Systems {
             None => None,
         };
         let sasrec = there(work.sasrec(), "pretrain");
+        let blend = match context.settings.distill.teacher {
+            TeacherChoice::Blend => there(work.blend(), "blend"),
+            TeacherChoice::Decoder => None,
+        };
         let mut refits = BTreeMap::new();
         // They have learned the validation targets.
         if section.split == Split::Test {
             let student = models.iter().find(|(name, _)| *name == STUDENT);
-            let places: [(_, _, Place); 3] = [
+            let places: [(_, _, Place); 4] = [
                 (SASREC, sasrec.as_ref(), WorkDir::sasrec),
                 (
                     SASREC_TITLES,
                     sasrec_titles.as_ref(),
                     WorkDir::sasrec_titles,
                 ),
+                (BLEND, blend.as_ref(), WorkDir::blend),
                 (STUDENT, student.map(|(_, dir)| dir), WorkDir::student),
             ];
             for (name, validated, place) in places {
@@ -204,10 +213,7 @@ impl Systems {
             refits,
             dataset: WorkDir::finished(work.dataset(), "prepare")?,
             prior: there(work.prior(), "prior fit"),
-            blend: match context.settings.distill.teacher {
-                TeacherChoice::Blend => there(work.blend(), "blend"),
-                TeacherChoice::Decoder => None,
-            },
+            blend,
             sasrec,
             baselines: (context.settings.baselines.models.iter())
                 .filter_map(|of| Some((*of, there(work.baseline(*of), "baselines")?)))
@@ -275,7 +281,7 @@ impl Systems {
             measured.model(name, &models.get(Kind::SasRec, dir)?)?;
             if let Some(refit) = self.refits.get(name) {
                 let model = models.get(Kind::SasRec, dir)?;
-                measured.refit(name, &model, &models.take(Kind::SasRec, refit)?)?;
+                measured.refit(name, &model, &models.get(Kind::SasRec, refit)?)?;
             }
         }
         for (baseline, dir) in &self.baselines {
@@ -283,10 +289,12 @@ impl Systems {
             measured.model(baseline.name(), model.as_ref())?;
         }
         if self.blend.is_some() {
-            let blend = blend::load_of(context, |kind, dir| {
-                Ok(Box::new(models.get(kind, dir)?) as Box<dyn SequentialModel>)
-            })?;
-            measured.model("blended teacher", &blend)?;
+            let blend = models.blend(context)?;
+            measured.model(BLEND, &blend)?;
+            if self.refits.contains_key(BLEND) {
+                let again = context.with(context.settings.clone(), context.work.refit());
+                measured.refit(BLEND, &blend, &models.blend(&again)?)?;
+            }
         }
         models.keep_only(&self.models.iter().map(|(_, dir)| dir).collect::<Vec<_>>());
         let online = self.online_teacher.iter().map(|dir| (ONLINE_TEACHER, dir));
@@ -333,6 +341,13 @@ impl<'a> Models<'a> {
         Ok(match kind {
             Kind::SasRec => Remembered::new(SasRec::load(dir, device)?.0),
             Kind::Decoder => Remembered::new(LlmRecommender::load(dir, device)?),
+        })
+    }
+
+    /// The blend of a work directory.
+    fn blend(&mut self, context: &Context<'_>) -> Result<Blend, PipelineError> {
+        blend::load_of(context, |kind, dir| {
+            Ok(Box::new(self.get(kind, dir)?) as Box<dyn SequentialModel>)
         })
     }
 

@@ -46,7 +46,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
     stage.run(context.force, context.reporter, |dir| {
         forget(dir)?;
         let (dataset, _) = context.dataset()?;
-        plan::announce(context, &dataset, TrainingRun::Distill)?;
+        plan::announce(context, &dataset, TrainingRun::Distill, stage.name)?;
         let teachers = context.on_each_device(teacher)?;
         let students = context.on_each_device(student)?;
         say_size(context, "teacher, online", &teachers[0]);

@@ -11,9 +11,9 @@ use super::super::settings::{
 };
 use super::cache::stored_positions;
 use super::pretrain::WITH_TITLES;
-use super::refit::{REFIT_WITH_TITLES, refit_name};
+use super::refit::refit_name;
 use super::teach::base_path;
-use super::{Context, seeded, titles, training_data};
+use super::{Context, blend, seeded, titles, training_data};
 use crate::model::base::BaseHeader;
 use crate::model::{LlmSettings, Widths};
 use crate::plan::calibration::{self, Llm, Subject, Taught};
@@ -57,7 +57,11 @@ pub fn all(context: &Context<'_>) -> Result<Vec<StagePlan>, PipelineError> {
         );
         return Ok(plans);
     }
+    let sasrecs = plans.clone();
     plans.push(plan(context, &dataset, TrainingRun::Teach)?);
+    if context.settings.distill.teacher == TeacherChoice::Blend {
+        plans.extend(sasrecs.iter().flat_map(|plan| of_blend(context, plan)));
+    }
     if context.settings.distill.ce_only {
         plans.push(plan(context, &dataset, TrainingRun::CeOnly)?);
     }
@@ -75,6 +79,20 @@ pub fn all(context: &Context<'_>) -> Result<Vec<StagePlan>, PipelineError> {
     Ok(plans)
 }
 
+/// The SASRecs that only the blend has, each as the one of `pretrain`.
+fn of_blend(context: &Context<'_>, plan: &StagePlan) -> Vec<StagePlan> {
+    let section = &context.settings.blend;
+    let (stage, members) = match plan.stage {
+        WITH_TITLES => (blend::BLEND_SASREC_TITLES, section.more_sasrecs_with_titles),
+        _ => (blend::BLEND_SASREC, section.more_sasrecs),
+    };
+    let member = StagePlan {
+        stage,
+        ..plan.clone()
+    };
+    vec![member; members]
+}
+
 /// What the machine lacks for these plans.
 #[must_use]
 pub fn misfits(context: &Context<'_>, plans: &[StagePlan]) -> Vec<String> {
@@ -86,11 +104,10 @@ pub fn misfits(context: &Context<'_>, plans: &[StagePlan]) -> Vec<String> {
     let settings = &context.settings;
     let of_plan = |plan: &StagePlan| {
         let batch_size = match plan.stage {
-            "pretrain" | "refit-pretrain" | WITH_TITLES | REFIT_WITH_TITLES => {
-                settings.pretrain.train.batch_size
-            }
             "teach" => settings.teach.train.batch_size,
-            _ => settings.distill.train.batch_size,
+            "ce-only" | "distill" | "refit-distill" => settings.distill.train.batch_size,
+            // The SASRecs, which are of one shape.
+            _ => settings.pretrain.train.batch_size,
         };
         plan.misfits(&free, batch_size as u64)
     };
@@ -113,7 +130,7 @@ pub fn refuse(context: &Context<'_>, misfits: Vec<String>) -> Result<(), Pipelin
     Err(PipelineError::DoesNotFit(text))
 }
 
-/// Says the plan of a stage that is about to train, and refuses what does not fit.
+/// Says the plan of a `stage` that is about to train, and refuses what does not fit.
 ///
 /// # Errors
 /// As [`all`] and [`refuse`].
@@ -121,9 +138,12 @@ pub(super) fn announce(
     context: &Context<'_>,
     dataset: &Dataset,
     run: TrainingRun,
+    stage: &'static str,
 ) -> Result<(), PipelineError> {
-    let mut plan = plan(context, dataset, run)?;
-    plan.stage = context.stage_name(plan.stage);
+    let plan = StagePlan {
+        stage,
+        ..plan(context, dataset, run)?
+    };
     context.reporter.say(&plan.line());
     if !context.device.is_cpu() {
         let notice = "the plan counts memory as the CPU needs it; the GPU's is not checked";

@@ -152,7 +152,7 @@ impl Sasrec<'_> {
                 Some(titles) => TrainingRun::PretrainWithTitles(titles.size()),
                 None => TrainingRun::Pretrain,
             };
-            plan::announce(context, &dataset, run)?;
+            plan::announce(context, &dataset, run, stage.name)?;
             let models =
                 context.on_each_device(|context| self.model(context, dataset.num_items()))?;
             let train = TrainSettings {

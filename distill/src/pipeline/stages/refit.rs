@@ -1,17 +1,19 @@
-//! `refit`: SASRec and student once more, with the validation items.
+//! `refit`: SASRecs and student once more, with the validation items.
 //!
 //! By then validation has chosen epochs, weights and settings; and when the test targets are asked
 //! for, or a device asks for anything, those items are known. A model that never saw them is one item
 //! behind the user, and behind the counts, which are recounted. So each is trained again, with the
 //! same settings and the epochs that its best weights took, on all that is known, and nothing is left
-//! to validate it on. The teacher stays as it is: it knows every item but the newest.
+//! to validate it on. The student learns from a blend of SASRecs that are trained again, too; the
+//! language model among its members stays as it is: it knows every item but the newest.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::super::settings::{Online, TeacherChoice};
 use super::super::stage::{Stage, StageRecord};
 use super::super::{Outcome, PipelineError, PipelineSettings, WorkDir};
-use super::{Context, distill, input_hash, pretrain};
+use super::{Context, blend, distill, input_hash, pretrain};
 
 /// A model that is trained again.
 #[derive(Clone, Debug)]
@@ -67,20 +69,20 @@ pub(super) fn check(context: &Context<'_>, stage: &Stage) -> Result<(), Pipeline
 /// Name of the input that a refitted model's record has: the validated model.
 pub(super) const VALIDATED: &str = "validated";
 
-/// The SASRec with titles, again.
-pub(super) const REFIT_WITH_TITLES: &str = "refit-pretrain-titles";
-
 /// What a stage is called where it trains again; `None` for one that does not.
 pub(super) fn refit_name(stage: &str) -> Option<&'static str> {
     match stage {
         "pretrain" => Some("refit-pretrain"),
-        pretrain::WITH_TITLES => Some(REFIT_WITH_TITLES),
+        pretrain::WITH_TITLES => Some("refit-pretrain-titles"),
+        blend::BLEND_SASREC => Some("refit-blend-sasrec"),
+        blend::BLEND_SASREC_TITLES => Some("refit-blend-sasrec-titles"),
+        "blend" => Some("refit-blend"),
         "distill" => Some("refit-distill"),
         _ => None,
     }
 }
 
-/// Refits the SASRecs and the student. Empty where the settings do not ask for it.
+/// Refits the SASRecs, the blend where the student learns from one, and the student. Empty where the settings do not ask for it.
 ///
 /// # Errors
 /// No validated models, or training that fails.
@@ -90,9 +92,6 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Outcome>, PipelineError> {
     }
     let work = context.work();
     let sasrec = WorkDir::finished(work.sasrec(), "pretrain")?;
-    let sasrec_epochs = |settings: &mut PipelineSettings, epochs| {
-        settings.pretrain.train.epochs = epochs;
-    };
     let mut outcomes = vec![pretrain::run(&again(context, &sasrec, sasrec_epochs)?)?];
     if let Some(dir) = pretrain::with_titles(context)? {
         if context.settings.pretrain.titles.is_none() {
@@ -107,6 +106,10 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Outcome>, PipelineError> {
         // The titles' vectors are there already.
         outcomes.extend(with_titles.skip(1));
     }
+    let section = &context.settings.distill;
+    if section.teacher == TeacherChoice::Blend && section.online == Online::Off {
+        outcomes.extend(blend::refit(context)?);
+    }
     let student = WorkDir::finished(work.student(), "distill")?;
     let again = again(context, &student, |settings, epochs| {
         settings.distill.train.epochs = epochs;
@@ -115,8 +118,16 @@ pub fn run(context: &Context<'_>) -> Result<Vec<Outcome>, PipelineError> {
     Ok(outcomes)
 }
 
+/// Has SASRecs train for so many epochs.
+pub(super) fn sasrec_epochs(settings: &mut PipelineSettings, epochs: usize) {
+    settings.pretrain.train.epochs = epochs;
+}
+
 /// The context in which a validated model is trained again, for as long as its best weights took.
-fn again<'a>(
+///
+/// # Errors
+/// No validated model, or a record that cannot be read.
+pub(super) fn again<'a>(
     context: &Context<'a>,
     validated: &Path,
     set_epochs: impl FnOnce(&mut PipelineSettings, usize),

@@ -40,7 +40,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
     };
     stage.run(context.force, context.reporter, |dir| {
         let (dataset, _) = context.dataset()?;
-        plan::announce(context, &dataset, TrainingRun::Teach)?;
+        plan::announce(context, &dataset, TrainingRun::Teach, stage.name)?;
         let models = context.on_each_device(|context| {
             from_base(context, &base, section.layers, section.layer_choice)
         })?;

@@ -87,11 +87,11 @@ pub enum Command {
     Teach(Teach),
     /// Weigh several models as one teacher, and train what is missing of them
     Blend(Blend),
+    /// Distil the teacher into a student of a few layers
+    Distill(Distill),
     /// Train SASRecs and student once more with the validation items, for the bundle
     #[command(after_help = "Example: slmrec-distill refit --config slmrec-work/pipeline.toml")]
     Refit,
-    /// Distil the teacher into a student of a few layers
-    Distill(Distill),
     /// Answer one question about the student by training it several times
     Study(StudyArgs),
     /// Search the settings of one model within a budget of minutes

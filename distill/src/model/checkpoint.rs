@@ -160,6 +160,7 @@ impl LlmRecommender {
             max_history: config.max_history,
             training: BodyTraining::Frozen,
             train_item_embeddings: false,
+            dropout: 0.0,
             activation_checkpointing: false,
             body_dtype: BodyDtype::F32,
         };

@@ -79,6 +79,7 @@ fn a_student_begins_with_its_teachers_layers() {
         max_history: 5,
         training: BodyTraining::Full,
         train_item_embeddings: false,
+        dropout: 0.0,
         activation_checkpointing: false,
         body_dtype: super::recommender::BodyDtype::F32,
     };

@@ -8,6 +8,8 @@ pub mod blend;
 pub mod checkpoint;
 mod decoder_layer;
 pub mod dropout;
+#[cfg(test)]
+mod dropout_tests;
 pub mod file_error;
 #[cfg(test)]
 mod file_tests;

@@ -57,6 +57,9 @@ pub struct LlmSettings {
     pub training: BodyTraining,
     /// Whether the item embeddings are trained too.
     pub train_item_embeddings: bool,
+    /// Probability of dropout on the item embeddings that are read, and on the states that user vectors
+    /// are projected from.
+    pub dropout: f64,
     /// Whether training keeps only the inputs of the decoder layers and computes the rest again in
     /// the backward pass: less memory, more time, the same result. For f32 on the CPU only.
     pub activation_checkpointing: bool,
@@ -71,6 +74,7 @@ impl Default for LlmSettings {
             max_history: 50,
             training: BodyTraining::Lora(LoraSettings::default()),
             train_item_embeddings: false,
+            dropout: 0.0,
             activation_checkpointing: false,
             body_dtype: BodyDtype::F32,
         }
@@ -203,6 +207,10 @@ impl LlmRecommender {
                 candle_core::bail!("{name}: expected {expected:?}, found {found:?}");
             }
         }
+        let dropout = self.settings.dropout;
+        if !(0.0..1.0).contains(&dropout) {
+            candle_core::bail!("model.dropout: expected a probability below 1, found {dropout}");
+        }
         if rows < 2 || self.settings.max_history == 0 {
             candle_core::bail!(
                 "expected at least one item and a history of one, found {} and {}",
@@ -281,18 +289,27 @@ impl LlmRecommender {
     }
 
     /// Projected embeddings of the batch's real items, row after row, `[items, H]`.
-    fn project_items(&self, batch: &HistoryBatch) -> Result<Tensor> {
+    fn project_items(&self, batch: &HistoryBatch, mode: &mut Mode<'_>) -> Result<Tensor> {
         let items = batch.packed_items()?;
         let embeddings = match &batch.lookups {
             Some(lookups) => lookups.lookup(&self.item_embeddings, &items.to_vec1()?)?,
             None => self.item_embeddings.index_select(&items, 0)?,
         };
+        let embeddings = self.drop(embeddings, mode)?;
         linear(&embeddings, &self.item_projection)?.broadcast_add(&self.item_projection_bias)
     }
 
+    /// A new mask while training.
+    fn drop(&self, x: Tensor, mode: &mut Mode<'_>) -> Result<Tensor> {
+        match mode {
+            Mode::Train(rng) => rng.dropout(&x, self.settings.dropout),
+            Mode::Eval => Ok(x),
+        }
+    }
+
     /// Embeddings of all packed tokens.
-    fn embed(&self, batch: &HistoryBatch) -> Result<Tensor> {
-        let items = self.project_items(batch)?;
+    fn embed(&self, batch: &HistoryBatch, mode: &mut Mode<'_>) -> Result<Tensor> {
+        let items = self.project_items(batch, mode)?;
         let Some(prompt) = &self.prompt_embeddings else {
             return Ok(items);
         };
@@ -371,7 +388,7 @@ impl SequentialModel for LlmRecommender {
             .collect();
         let everywhere = index(everywhere, self.device())?;
         let all = reads.tokens.len() == segments.tokens();
-        let embeddings = self.embed(batch)?;
+        let embeddings = self.embed(batch, &mut mode)?;
         let (last, states) = self.body.forward(
             &embeddings,
             segments,
@@ -383,6 +400,7 @@ impl SequentialModel for LlmRecommender {
             let features = x.dims2()?.1;
             x.reshape((rows, reads.width, features))
         };
+        let last = self.drop(last, &mut mode)?;
         let users = linear(&last, &self.user_projection)?;
         let user_vectors = unpack(users.index_select(&at_reads, 0)?)?;
         let states = (states.iter().zip(state_layers))

@@ -224,6 +224,7 @@ pub(super) fn tiny_recommender(
         max_history: 5,
         training,
         train_item_embeddings: false,
+        dropout: 0.0,
         activation_checkpointing: false,
         body_dtype: BodyDtype::F32,
     };

@@ -175,6 +175,14 @@ impl Report<'_> {
                 ),
             ),
             (
+                "trained on",
+                match model.trained_before {
+                    Split::Validation => "all before the validation items",
+                    Split::Test => "the validation items, too",
+                }
+                .to_owned(),
+            ),
+            (
                 "reads",
                 format!(
                     "{} items at most, readout {}",

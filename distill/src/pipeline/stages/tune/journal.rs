@@ -154,13 +154,17 @@ fn read(path: &Path) -> Result<Option<File>, PipelineError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(io_error(path, e)),
     };
-    let file: File = serde_json::from_slice(&bytes).map_err(|e| PipelineError::Content {
+    let wrong = |found: String| PipelineError::Content {
         path: path.to_owned(),
-        expected: "the trials of a search".into(),
-        found: e.to_string(),
+        expected: format!("the trials of a search, format {FORMAT_VERSION}"),
+        found,
         hint: "remove the file to begin anew".into(),
-    })?;
-    Ok((file.format_version == FORMAT_VERSION).then_some(file))
+    };
+    let file: File = serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
+    match file.format_version {
+        FORMAT_VERSION => Ok(Some(file)),
+        other => Err(wrong(format!("format {other}"))),
+    }
 }
 
 /// Everything that trials depend on besides their own changes.

@@ -41,6 +41,12 @@ fn prepared() -> tempfile::TempDir {
     folder
 }
 
+fn names<'a>(plan: &'a serde_json::Value) -> Vec<&'a str> {
+    let stages = plan["stages"].as_array().expect("stages");
+    let name = |stage: &'a serde_json::Value| stage["stage"].as_str().expect("a name");
+    stages.iter().map(name).collect()
+}
+
 #[test]
 fn every_training_stage_is_planned_from_headers_alone() {
     let folder = prepared();
@@ -51,11 +57,7 @@ fn every_training_stage_is_planned_from_headers_alone() {
     assert!(output.status.success(), "{}", stderr(&output));
     let plan: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let stages = plan["stages"].as_array().expect("stages");
-    let names: Vec<_> = stages
-        .iter()
-        .map(|s| s["stage"].as_str().unwrap_or(""))
-        .collect();
-    assert_eq!(names, ["pretrain", "teach", "ce-only", "distill"]);
+    assert_eq!(names(&plan), ["pretrain", "teach", "ce-only", "distill"]);
     for stage in stages {
         assert!(stage["memory"]["activations"].as_u64() > Some(0), "{stage}");
         assert!(
@@ -76,6 +78,41 @@ fn every_training_stage_is_planned_from_headers_alone() {
     for part in ["peak memory", "pretrain", "states on disk", "free: memory"] {
         assert!(table.contains(part), "{part:?} in {table}");
     }
+}
+
+#[test]
+fn members_of_a_blend_and_what_is_trained_again_are_planned() {
+    let folder = prepared();
+    let mut arguments = vec![
+        "plan",
+        "--base",
+        "base",
+        "--no-calibration",
+        "--format",
+        "json",
+    ];
+    for change in [
+        "distill.teacher=blend",
+        "blend.more_sasrecs=2",
+        "refit.models=true",
+    ] {
+        arguments.extend(["--set", change]);
+    }
+    let output = run(folder.path(), &arguments);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let validated = [
+        "pretrain",
+        "teach",
+        "blend-sasrec",
+        "blend-sasrec",
+        "ce-only",
+        "distill",
+    ];
+    let refit =
+        ["pretrain", "blend-sasrec", "blend-sasrec", "distill"].map(|name| format!("refit-{name}"));
+    assert_eq!(names(&plan)[..6], validated);
+    assert_eq!(names(&plan)[6..], refit);
 }
 
 #[test]

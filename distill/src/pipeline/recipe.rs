@@ -146,7 +146,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::pipeline::settings::{ItemSource, TeacherChoice};
+    use crate::pipeline::settings::{ItemSource, TeacherChoice, Tuning};
 
     fn recipe(median_length: usize, titled: f64, encoder: bool) -> Recipe {
         Recipe {
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn many_short_histories_take_fewer_epochs() {
+    fn many_short_histories_take_fewer_epochs_and_whole_students() {
         let epochs = |users, median_length| {
             let recipe = Recipe {
                 users,
@@ -192,7 +192,9 @@ mod tests {
             };
             let settings = recipe.settings(&[]).expect("settings");
             let said = recipe.explain(&settings);
-            (settings.pretrain.train.epochs, said.contains("many users"))
+            let many = settings.distill.tuning == Tuning::Full;
+            assert_eq!(said.contains("many users"), many, "{said}");
+            (settings.pretrain.train.epochs, many)
         };
         assert_eq!(epochs(3231, 3), (60, false));
         assert_eq!(epochs(22_363, 4), (16, true));
@@ -205,9 +207,11 @@ mod tests {
         assert_eq!((long.teach.layers, long.distill.layers), (8, 4));
         assert_eq!(long.distill.teacher, TeacherChoice::Blend);
         assert_eq!(long.pretrain.titles, None);
+        assert_eq!(long.model.dropout, 0.0);
         let change = ("distill.layers".to_owned(), toml::Value::from(3));
         let short = recipe(4, 0.9, true).settings(&[change]).expect("settings");
         assert_eq!((short.teach.layers, short.distill.layers), (6, 3));
+        assert_eq!(short.model.dropout, 0.3);
         assert_eq!(short.pretrain.titles, Some(PathBuf::from("minilm")));
         assert_eq!(short.teach.item_embeddings, ItemSource::Titles);
         assert_eq!(

@@ -336,17 +336,30 @@ pub(super) fn load_of(
     let (path, description) = describe(context)?;
     let mut members = Vec::new();
     for entry in &description.members {
-        let dir = context.work().root().join(&entry.folder);
-        if input_hash(&dir)? != entry.sha256 {
-            let found = format!("{} with other weights", entry.folder);
-            return Err(wrong(&path, found));
-        }
+        let dir = unchanged(context, &path, entry)?;
         members.push(Member {
             model: member(entry.kind, &dir)?,
             weight: entry.weight,
         });
     }
     Ok(Blend::new(members)?)
+}
+
+/// The folder of a member of the blend that `path` describes.
+///
+/// # Errors
+/// Another model there than the one that was weighed.
+fn unchanged(
+    context: &Context<'_>,
+    path: &Path,
+    member: &MemberEntry,
+) -> Result<PathBuf, PipelineError> {
+    let dir = context.work().root().join(&member.folder);
+    if input_hash(&dir)? == member.sha256 {
+        return Ok(dir);
+    }
+    let found = format!("{} with other weights", member.folder);
+    Err(wrong(path, found))
 }
 
 fn wrong(path: &Path, found: String) -> PipelineError {

@@ -11,22 +11,32 @@ use slmrec_core::atomic;
 use super::super::super::stage::{Stage, io_error};
 use super::super::super::{Outcome, PipelineError, WorkDir};
 use super::super::{Context, input_hash, refit, to_json};
-use super::{DESCRIPTION_FILE, Kind, MemberEntry, describe, own_sasrecs, title_vectors};
+use super::{DESCRIPTION_FILE, Kind, MemberEntry, describe, own_sasrecs, title_vectors, unchanged};
 
 /// Trains the blend's own SASRecs again and writes the blend of them and of those that `refit`
 /// trained before. Gives what became of each training, then of the blend.
 ///
 /// # Errors
-/// No blend, other settings than it was made with, or training that fails.
+/// No blend, other settings or members than it was made with, or training that fails.
 pub(in super::super) fn refit(context: &Context<'_>) -> Result<Vec<Outcome>, PipelineError> {
     let work = context.work();
     let blend = WorkDir::finished(work.blend(), "blend")?;
-    let mut description = describe(context)?.1;
+    let (path, mut description) = describe(context)?;
+    let of_blend = refit::again(context, &blend, |_, _| ())?;
+    let mut stage = Stage {
+        name: of_blend.stage_name("blend"),
+        dir: of_blend.work.blend(),
+        settings: super::settings(&of_blend)?,
+        inputs: BTreeMap::new(),
+    };
+    // Before anything is trained.
+    refit::check(&of_blend, &stage)?;
+    for member in &description.members {
+        unchanged(context, &path, member)?;
+    }
     let is_member = |dir: &Path| {
-        let folders = description.members.iter().map(|member| &member.folder);
-        folders
-            .into_iter()
-            .any(|folder| work.root().join(folder) == dir)
+        let mut members = description.members.iter();
+        members.any(|member| work.root().join(&member.folder) == dir)
     };
     let titles = title_vectors(context)?;
     let mut outcomes = Vec::new();
@@ -38,24 +48,14 @@ pub(in super::super) fn refit(context: &Context<'_>) -> Result<Vec<Outcome>, Pip
         let again = refit::again(context, &sasrec.dir, refit::sasrec_epochs)?;
         outcomes.push(own_sasrecs(&again, titles.as_ref())[at].train(&again)?);
     }
-    let again = refit::again(context, &blend, |_, _| ())?;
     for member in &mut description.members {
         *member = in_its_place(context, member)?;
+        (stage.inputs).insert(member.folder.clone(), member.sha256.clone());
     }
-    let mut inputs: BTreeMap<String, String> = (description.members.iter())
-        .map(|member| (member.folder.clone(), member.sha256.clone()))
-        .collect();
     if let Some(prior) = &description.prior {
-        inputs.insert("prior".to_owned(), prior.sha256.clone());
+        (stage.inputs).insert("prior".to_owned(), prior.sha256.clone());
     }
-    again.insert_refit_of(&mut inputs);
-    let stage = Stage {
-        name: again.stage_name("blend"),
-        dir: again.work.blend(),
-        settings: super::settings(&again)?,
-        inputs,
-    };
-    refit::check(&again, &stage)?;
+    of_blend.insert_refit_of(&mut stage.inputs);
     outcomes.push(stage.run(context.force, context.reporter, |dir| {
         let path = dir.join(DESCRIPTION_FILE);
         let json = to_json(&description)?;

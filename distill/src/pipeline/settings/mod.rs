@@ -164,14 +164,29 @@ impl PipelineSettings {
         for (path, value) in changes {
             set(&mut table, path, value.clone())?;
         }
-        toml::Value::Table(table)
-            .try_into()
-            .map_err(|e| PipelineError::Content {
-                path: origin.to_owned(),
-                expected: "the settings of a pipeline".into(),
-                found: e.to_string().trim().to_owned(),
-                hint: "`slmrec-distill settings` prints every setting with its default".into(),
-            })
+        let settings: Self =
+            toml::Value::Table(table)
+                .try_into()
+                .map_err(|e: toml::de::Error| PipelineError::Content {
+                    path: origin.to_owned(),
+                    expected: "the settings of a pipeline".into(),
+                    found: e.to_string().trim().to_owned(),
+                    hint: "`slmrec-distill settings` prints every setting with its default".into(),
+                })?;
+        settings.check_model()?;
+        Ok(settings)
+    }
+
+    /// Before SASRecs are trained for hours for a language model that is then refused.
+    fn check_model(&self) -> Result<(), PipelineError> {
+        let found = self.model.dropout;
+        if (0.0..1.0).contains(&found) {
+            return Ok(());
+        }
+        Err(PipelineError::Settings(format!(
+            "setting model.dropout: expected a probability of at least 0, below 1, found {found}\n\
+             hint: 0 drops nothing, 0.3 is what short histories were found to want"
+        )))
     }
 }
 
@@ -229,6 +244,15 @@ fn set(table: &mut toml::Table, path: &str, value: toml::Value) -> Result<(), Pi
 mod tests {
     use super::*;
     use crate::model::{BodyTraining, LoraSettings};
+
+    #[test]
+    fn a_dropout_that_is_no_probability_is_refused_at_once() {
+        for found in [-0.1, 1.0, f64::NAN] {
+            let change = ("model.dropout".to_owned(), found.into());
+            let refused = PipelineSettings::load(None, &[change]).expect_err("refused");
+            assert!(refused.to_string().contains("model.dropout"), "{refused}");
+        }
+    }
 
     #[test]
     fn the_command_line_wins_and_unknown_fields_are_refused() {

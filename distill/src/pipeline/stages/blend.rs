@@ -367,6 +367,7 @@ fn wrong(path: &Path, found: String) -> PipelineError {
         path: path.to_owned(),
         expected: "members as `slmrec-distill blend` weighed them".into(),
         found,
-        hint: "run `slmrec-distill blend` again".into(),
+        hint: "run `slmrec-distill blend` again, and `refit` where it was made of refitted members"
+            .into(),
     }
 }

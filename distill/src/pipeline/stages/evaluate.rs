@@ -187,11 +187,10 @@ impl Systems {
             TeacherChoice::Blend => there(work.blend(), "blend"),
             TeacherChoice::Decoder => None,
         };
-        let mut refits = BTreeMap::new();
-        // They have learned the validation targets.
-        if section.split == Split::Test {
-            let student = models.iter().find(|(name, _)| *name == STUDENT);
-            let places: [(_, _, Place); 4] = [
+        let student = models.iter().find(|(name, _)| *name == STUDENT);
+        let refits = refits(
+            context,
+            [
                 (SASREC, sasrec.as_ref(), WorkDir::sasrec),
                 (
                     SASREC_TITLES,
@@ -200,15 +199,8 @@ impl Systems {
                 ),
                 (BLEND, blend.as_ref(), WorkDir::blend),
                 (STUDENT, student.map(|(_, dir)| dir), WorkDir::student),
-            ];
-            for (name, validated, place) in places {
-                if let Some(validated) = validated
-                    && let Some(dir) = refit::of(context, validated, place)?
-                {
-                    refits.insert(name, dir);
-                }
-            }
-        }
+            ],
+        )?;
         Ok(Self {
             refits,
             dataset: WorkDir::finished(work.dataset(), "prepare")?,
@@ -311,6 +303,26 @@ impl Systems {
         }
         Ok(())
     }
+}
+
+/// The refitted ones of some validated models, by name; none on the validation targets, which they
+/// have learned.
+fn refits(
+    context: &Context<'_>,
+    validated: [(&'static str, Option<&PathBuf>, Place); 4],
+) -> Result<BTreeMap<&'static str, PathBuf>, PipelineError> {
+    let mut refits = BTreeMap::new();
+    if context.settings.evaluate.split != Split::Test {
+        return Ok(refits);
+    }
+    for (name, validated, place) in validated {
+        if let Some(validated) = validated
+            && let Some(dir) = refit::of(context, validated, place)?
+        {
+            refits.insert(name, dir);
+        }
+    }
+    Ok(refits)
 }
 
 /// The models that more than one system is made of, each loaded once and held as long as it is needed.

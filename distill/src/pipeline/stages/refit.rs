@@ -82,7 +82,8 @@ pub(super) fn refit_name(stage: &str) -> Option<&'static str> {
     }
 }
 
-/// Refits the SASRecs, the blend where the student learns from one, and the student. Empty where the settings do not ask for it.
+/// Refits the SASRecs, the blend where the student learns from one, and the student. Empty where the
+/// settings do not ask for it.
 ///
 /// # Errors
 /// No validated models, or training that fails.

@@ -72,8 +72,9 @@ impl Journal {
             identity,
             trials: Vec::new(),
         };
-        let file = match read(&path)? {
-            Some(_) if context.force => empty,
+        // What is begun anew on purpose need not be readable.
+        let there = if context.force { None } else { read(&path)? };
+        let file = match there {
             Some(found) if found.identity == empty.identity => found,
             Some(_) => {
                 context.reporter.say(&format!(

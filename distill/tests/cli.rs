@@ -38,6 +38,7 @@ fn every_command_has_an_example() {
         "cold",
         "evaluate",
         "compare",
+        "seeds",
         "report",
         "export",
         "run",
@@ -86,7 +87,7 @@ fn what_is_wrong_is_said_with_a_hint() {
     std::fs::write(dir.path().join("columns.csv"), "a,b\n1,2\n").expect("file");
     std::fs::write(dir.path().join("bad.toml"), "[distill]\nlayer = 3\n").expect("file");
     std::fs::write(dir.path().join("not.toml"), "= =").expect("file");
-    let cases: [(&[&str], &[&str]); 15] = [
+    let cases: [(&[&str], &[&str]); 17] = [
         (&["prepare"], &["prepare needs a file", "hint:"]),
         (&["prepare", "nowhere.csv"], &["nowhere.csv"]),
         (&["prepare", "empty.csv"], &["empty.csv"]),
@@ -127,6 +128,11 @@ fn what_is_wrong_is_said_with_a_hint() {
             &["compare", "bad.toml", "bad.toml"],
             &["bad.toml", "expected the ranks of a system", "hint:"],
         ),
+        (
+            &["seeds", "nowhere", "elsewhere"],
+            &["nowhere", "expected", "hint: run `slmrec-distill evaluate`"],
+        ),
+        (&["seeds", "slmrec-work"], &["2 values required", "RUN"]),
     ];
     for (arguments, parts) in cases {
         let said = refused(dir.path(), arguments);

@@ -13,6 +13,7 @@ use super::cold::Cold;
 use super::compare::Compare;
 use super::items::Items;
 use super::report::Report;
+use super::seeds::Seeds;
 use super::study::StudyArgs;
 use super::tune::Tune;
 use crate::pipeline::settings::{Baseline, DeviceChoice, ItemSource, LayerChoice};
@@ -104,6 +105,8 @@ pub enum Command {
     Evaluate(Evaluate),
     /// Set two runs against each other on the same users: intervals, who gained, who lost
     Compare(Compare),
+    /// Runs with other seeds as one table: means, and intervals over users
+    Seeds(Seeds),
     /// Write one HTML page about a work directory: is the student worth shipping, and why
     Report(Report),
     /// Write the bundle that slmrec-run and apps load

@@ -68,6 +68,7 @@ impl Changes {
             | Command::Prior(_)
             | Command::Fetch(_)
             | Command::Compare(_)
+            | Command::Seeds(_)
             | Command::Report(_)
             | Command::Settings
             | Command::VerifyResume(_)

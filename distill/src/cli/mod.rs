@@ -15,6 +15,7 @@ mod print;
 mod prior;
 pub mod report;
 mod reporter;
+pub mod seeds;
 mod study;
 mod tune;
 mod verify_resume;
@@ -76,6 +77,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<()> {
         }
         Command::Fetch(args) => return fetch::run(args, &reporter),
         Command::Compare(args) => return compare::run(args),
+        Command::Seeds(args) => return seeds::run(args),
         _ => {}
     }
     let mut changes = inherited(cli)?;
@@ -201,6 +203,7 @@ fn run_stages(command: &Command, context: &Context<'_>) -> anyhow::Result<()> {
         Command::Run(_)
         | Command::Fetch(_)
         | Command::Compare(_)
+        | Command::Seeds(_)
         | Command::Settings
         | Command::VerifyResume(_)
         | Command::Completions { .. } => Ok(()),

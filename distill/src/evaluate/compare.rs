@@ -69,6 +69,25 @@ pub enum CompareError {
         /// Systems of the second run.
         second: String,
     },
+    /// Too few runs for a mean.
+    #[error(
+        "expected at least 2 runs, found {found}\nhint: run once more with another --seed and --work-dir"
+    )]
+    OneRun {
+        /// How many were given.
+        found: usize,
+    },
+    /// A run that would be counted twice.
+    #[error(
+        "{path}: expected another run than {first_path}, found the same ranks in every system\n\
+         hint: name each run once, and give each its own --seed"
+    )]
+    SameRun {
+        /// The later run.
+        path: PathBuf,
+        /// The earlier run.
+        first_path: PathBuf,
+    },
     /// Data that are not those of the ranks.
     #[error(
         "{path}: expected sequences with the SHA-256 {expected}, found {found}\n\
@@ -264,7 +283,7 @@ fn choose<'a>(
     Ok(pairs)
 }
 
-fn find<'a>(
+pub(super) fn find<'a>(
     run: &'a RankedRun,
     name: &str,
     flag: &'static str,
@@ -278,7 +297,7 @@ fn find<'a>(
     })
 }
 
-fn names(run: &RankedRun) -> String {
+pub(super) fn names(run: &RankedRun) -> String {
     let quoted: Vec<String> = (run.evaluations.iter())
         .map(|e| format!("{:?}", e.name))
         .collect();

@@ -19,6 +19,7 @@ pub mod names;
 mod popularity;
 pub mod rank_files;
 mod recent_popularity;
+pub mod seeds;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;

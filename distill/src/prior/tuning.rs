@@ -30,6 +30,8 @@ const WIDE: PriorSettings = PriorSettings {
     decay: 0.8,
 };
 
+const STARTS: [PriorSettings; 2] = [PriorSettings::WINDOW_5, WIDE];
+
 /// Why a prior could not be tuned.
 #[derive(Debug, thiserror::Error)]
 pub enum TuneError {
@@ -59,8 +61,15 @@ pub struct TunedPrior {
     pub targets: usize,
 }
 
+/// Most settings that a search looks at.
+#[must_use]
+pub fn most_comparisons() -> usize {
+    STARTS.len() + ROUNDS * (counting_choices().len() + reading_choices().len())
+}
+
 /// Searches the settings one after the other, from two starting points. `users` limits the targets
-/// to some places of the dataset; `go_on` is asked before each comparison.
+/// to some places of the dataset; `go_on` is asked before each comparison and told how many of
+/// [`most_comparisons`] are behind.
 ///
 /// # Errors
 /// A dataset without validation targets; `go_on` said no.
@@ -68,7 +77,7 @@ pub fn tune(
     dataset: &Dataset,
     users: Option<&[usize]>,
     most: usize,
-    go_on: &dyn Fn() -> bool,
+    go_on: &dyn Fn(usize) -> bool,
 ) -> Result<TunedPrior, TuneError> {
     let (sequences, cases) = lend(dataset, users)?;
     let mut search = Search {
@@ -77,12 +86,12 @@ pub fn tune(
         cases,
         most,
         counted: None,
+        looked_at: 0,
         compared: 0,
         go_on,
     };
-    let starts = [PriorSettings::WINDOW_5, WIDE];
     let mut best: Option<(PriorSettings, f64)> = None;
-    for start in starts {
+    for start in STARTS {
         search.compare(start, &mut best)?;
     }
     for _ in 0..ROUNDS {
@@ -213,8 +222,10 @@ struct Search<'a> {
     most: usize,
     /// The counts of the last comparison.
     counted: Option<TransitionPrior>,
+    /// Settings that came up, with those that were the best already.
+    looked_at: usize,
     compared: usize,
-    go_on: &'a dyn Fn() -> bool,
+    go_on: &'a dyn Fn(usize) -> bool,
 }
 
 impl Search<'_> {
@@ -224,11 +235,12 @@ impl Search<'_> {
         settings: PriorSettings,
         best: &mut Option<(PriorSettings, f64)>,
     ) -> Result<(), TuneError> {
+        if !(self.go_on)(self.looked_at) {
+            return Err(TuneError::Interrupted);
+        }
+        self.looked_at += 1;
         if best.is_some_and(|(known, _)| known == settings) {
             return Ok(());
-        }
-        if !(self.go_on)() {
-            return Err(TuneError::Interrupted);
         }
         let prior = match self.counted.take() {
             Some(prior) if same_counts(prior.settings(), &settings) => prior.read_as(settings)?,
@@ -298,17 +310,21 @@ mod tests {
     #[test]
     fn finds_settings_at_least_as_good_as_where_it_began() {
         let data = ring();
-        let tuned = tune(&data, None, usize::MAX, &|| true).expect("tunes");
+        let tuned = tune(&data, None, usize::MAX, &|_| true).expect("tunes");
         let cases = validation_targets(&data, None).expect("targets");
         for start in [PriorSettings::WINDOW_5, WIDE] {
             let prior = count(&training_sequences(&data), 40, start, usize::MAX).expect("counts");
             assert!(ndcg_10(&prior, &cases) <= tuned.ndcg_10);
         }
         assert!(tuned.compared > 30 && tuned.users == 40);
-        assert_eq!(
-            tune(&data, None, usize::MAX, &|| true).expect("tunes"),
-            tuned
-        );
+        let looked_at = std::cell::Cell::new(0);
+        let go_on = |done| {
+            assert_eq!(done, looked_at.replace(done + 1));
+            true
+        };
+        let again = tune(&data, None, usize::MAX, &go_on).expect("tunes");
+        assert_eq!(again, tuned);
+        assert_eq!(looked_at.get(), most_comparisons(), "what a bar counts to");
     }
 
     /// Long sequences lend their newest items, short ones nothing, and what is lent is not counted.
@@ -329,7 +345,7 @@ mod tests {
 
     #[test]
     fn can_be_stopped() {
-        let stopped = tune(&ring(), None, usize::MAX, &|| false);
+        let stopped = tune(&ring(), None, usize::MAX, &|_| false);
         assert!(matches!(stopped, Err(TuneError::Interrupted)));
     }
 

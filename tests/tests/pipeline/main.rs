@@ -183,6 +183,11 @@ fn reports_and_compares(folder: &Path) {
     let gained = compared["examples"]["gained"].as_array().expect("users");
     let title = gained[0]["data"]["target"].as_str().expect("a title");
     assert!(title.contains("Film"), "{title}");
+    let twice = ["seeds", "slmrec-work", "slmrec-work/evaluation"];
+    let refused = run("slmrec-distill", folder, &twice);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("found the same ranks"), "{said}");
 }
 
 /// Several models as one teacher, by its logits.

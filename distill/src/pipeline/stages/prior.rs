@@ -15,7 +15,7 @@ use super::super::{Outcome, PipelineError, WorkDir};
 use super::{Context, input_hash, to_json};
 use crate::evaluate::{Scorer, sample_users};
 use crate::prior::counting::{count, sequences_before, training_sequences};
-use crate::prior::tuning::TuneError;
+use crate::prior::tuning::{TuneError, most_comparisons};
 use crate::prior::{Counts, Mixture, likeliest, mix, tune};
 
 /// How the counts are read.
@@ -81,7 +81,11 @@ fn fit(
         return Ok((prior, figures));
     }
     let users = validation_users(context, dataset);
-    let go_on = || !context.stop.load(Ordering::SeqCst);
+    let counter = (context.reporter).counter("settings", most_comparisons() as u64);
+    let go_on = |done: usize| {
+        counter.set(done as u64);
+        !context.stop.load(Ordering::SeqCst)
+    };
     let tuned =
         tune(dataset, users.as_deref(), section.neighbours, &go_on).map_err(|e| match e {
             TuneError::Interrupted => PipelineError::Interrupted,

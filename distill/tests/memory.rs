@@ -9,7 +9,7 @@ use slmrec_core::ItemIndex;
 use slmrec_core::manifest::Readout;
 use slmrec_distill::model::{
     BodyTraining, HistoryBatch, LlmRecommender, LlmSettings, LoraSettings, Mode, Parameters,
-    PretrainedBase, SasRec, SasRecSettings, SequentialModel,
+    PretrainedBase, SasRec, SasRecSettings, Scores, SequentialModel,
 };
 use slmrec_distill::plan::Work;
 use slmrec_distill::plan::decoder::{DecoderRun, DecoderShape};
@@ -327,6 +327,19 @@ fn the_plan_is_near_what_is_counted() {
     let counted = step(parts, &model, &CrossEntropy::default(), &data);
     report.compare("SASRec, step", planned, counted);
     report.compare("SASRec, validation", memory.validation, validation(&model));
+    let by_cosine = SasRecSettings {
+        scores: Scores::Cosine,
+        ..shape.clone()
+    };
+    let directions = SasRec::new(by_cosine.clone(), ITEMS, 1, &Device::Cpu).expect("SASRec");
+    let run_by_cosine = SasRecRun {
+        settings: &by_cosine,
+        ..run.clone()
+    };
+    let memory = run_by_cosine.memory();
+    let planned = memory.optimizer + memory.activations + memory.loss;
+    let counted = step(parts, &directions, &CrossEntropy::default(), &data);
+    report.compare("SASRec by cosine, step", planned, counted);
     compare_with_titles(parts, &mut report, &shape, &data);
     let sampled = TrainSettings {
         catalog_loss: CatalogLoss::Sampled(SampledSoftmax {

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 WIDTH, LAYERS, HEADS, INNER, MAX_HISTORY, ITEMS = 8, 2, 2, 12, 6, 11
 HISTORIES = [[3, 1, 4, 1, 5], [9, 2], [6, 5, 3, 11]]
+TEMPERATURE, INIT_STD = 0.5, 0.02
 TARGETS = [[1, 4, 1, 5, 9], [2, 6], [5, 3, 11, 8]]
 
 
@@ -53,10 +54,11 @@ def parameters():
     return values
 
 
-def forward(p, history):
+def forward(p, history, cosine):
     """States after each block of one unpadded history; the last after the final norm."""
     length = len(history)
-    x = p["item_embeddings.weight"][history] * math.sqrt(WIDTH)
+    items = p["item_embeddings.weight"][history]
+    x = F.normalize(items, dim=-1) * (INIT_STD * WIDTH) if cosine else items * math.sqrt(WIDTH)
     x = x + p["position_embeddings.weight"][:length]
 
     def norm(name, x):
@@ -81,24 +83,37 @@ def forward(p, history):
         x = x + F.linear(h, p[f"{down}.weight"], p[f"{down}.bias"])
         states.append(x)
     states[-1] = norm("final_norm", x)
+    if cosine:
+        states[-1] = F.normalize(states[-1], dim=-1) / TEMPERATURE
     return states
+
+
+def outcome(p, cosine):
+    """States, loss and gradients, with dot products or with cosines over a temperature."""
+    for value in p.values():
+        value.grad = None
+    states = [forward(p, history, cosine) for history in HISTORIES]
+    users = torch.cat([s[-1] for s in states])
+    items = p["item_embeddings.weight"][1:]
+    logits = users @ (F.normalize(items, dim=-1) if cosine else items).T
+    targets = torch.tensor([t for row in TARGETS for t in row])
+    loss = F.cross_entropy(logits, targets - 1)
+    loss.backward()
+    found = {f"gradient.{name}": value.grad.clone() for name, value in p.items()}
+    found["state.1"] = torch.cat([s[0] for s in states]).detach()
+    found["user_vectors"] = users.detach()
+    found["loss"] = loss.detach()
+    return found
 
 
 def main():
     p = parameters()
-    states = [forward(p, history) for history in HISTORIES]
-    users = torch.cat([s[-1] for s in states])
-    targets = torch.tensor([t for row in TARGETS for t in row])
-    loss = F.cross_entropy(users @ p["item_embeddings.weight"][1:].T, targets - 1)
-    loss.backward()
     golden = {f"parameter.{name}": value.detach() for name, value in p.items()}
-    golden |= {f"gradient.{name}": value.grad for name, value in p.items()}
-    golden["state.1"] = torch.cat([s[0] for s in states]).detach()
-    golden["user_vectors"] = users.detach()
-    golden["loss"] = loss.detach()
+    golden |= outcome(p, cosine=False)
+    golden |= {f"cosine.{name}": value for name, value in outcome(p, cosine=True).items()}
     path = Path(__file__).parent / "golden" / "sasrec.safetensors"
     save_file({k: v.contiguous() for k, v in golden.items()}, path)
-    print(f"{path}: {len(golden)} tensors, loss {loss.item():.6f}")
+    print(f"{path}: {len(golden)} tensors, loss {golden['loss'].item():.6f}")
 
 
 if __name__ == "__main__":

@@ -108,6 +108,8 @@ pub struct ItemTable<'a> {
     pub weight: &'a Tensor,
     /// What is added to each row.
     pub titles: Option<&'a TitleProjection>,
+    /// Whether each row is then scaled to length 1.
+    pub unit_rows: bool,
     /// Takes the gradient of single rows; `None` for one dense gradient.
     pub lookups: Option<&'a ItemLookups>,
 }
@@ -117,6 +119,7 @@ impl<'a> From<&'a Tensor> for ItemTable<'a> {
         Self {
             weight,
             titles: None,
+            unit_rows: false,
             lookups: None,
         }
     }
@@ -148,10 +151,11 @@ impl<'a> ItemTable<'a> {
     /// # Errors
     /// Only what candle reports.
     pub fn all(&self) -> Result<Tensor> {
-        match self.titles {
-            Some(titles) => self.weight + titles.all()?,
-            None => Ok(self.weight.clone()),
-        }
+        let all = match self.titles {
+            Some(titles) => (self.weight + titles.all()?)?,
+            None => self.weight.clone(),
+        };
+        self.scaled(all)
     }
 
     /// Some rows `[rows, D]` with their gradient.
@@ -164,11 +168,30 @@ impl<'a> ItemTable<'a> {
             Some(lookups) => lookups.lookup(self.weight, rows)?,
             None => self.weight.index_select(&places, 0)?,
         };
-        match self.titles {
-            Some(titles) => found + titles.rows(&places)?,
-            None => Ok(found),
+        let found = match self.titles {
+            Some(titles) => (found + titles.rows(&places)?)?,
+            None => found,
+        };
+        self.scaled(found)
+    }
+
+    fn scaled(&self, rows: Tensor) -> Result<Tensor> {
+        match self.unit_rows {
+            true => unit_rows(&rows),
+            false => Ok(rows),
         }
     }
+}
+
+/// The rows of a matrix, each scaled to length 1; one of zeros stays so.
+///
+/// # Errors
+/// Only what candle reports.
+pub fn unit_rows(rows: &Tensor) -> Result<Tensor> {
+    // Below any length that training leaves, and enough to divide a row of zeros by.
+    const LEAST: f64 = 1e-12;
+    let lengths = (rows.sqr()?.sum_keepdim(candle_core::D::Minus1)? + LEAST)?.sqrt()?;
+    rows.broadcast_div(&lengths)
 }
 
 impl RowGradient {

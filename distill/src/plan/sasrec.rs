@@ -4,7 +4,7 @@
 use super::{
     Disk, F32, Memory, ParameterCount, Work, catalog_loss_bytes, optimizer_bytes, target_positions,
 };
-use crate::model::SasRecSettings;
+use crate::model::{SasRecSettings, Scores};
 use crate::train::Targets;
 
 /// Histories of one forward pass of the evaluation.
@@ -68,7 +68,8 @@ impl SasRecRun<'_> {
             optimizer: optimizer_bytes(count.trainable, self.work.parts),
             teacher: 0,
             activations: F32 * (self.kept(items) + (read + targets) * d + self.backward(items))
-                + self.titles(items),
+                + self.titles(items)
+                + self.directions(items, read),
             loss: catalog_loss_bytes(
                 (targets, self.work.parts),
                 self.work.candidates(self.items, targets),
@@ -86,6 +87,16 @@ impl SasRecRun<'_> {
         let (d, _, _) = self.sizes();
         let of_rows = |size: u64| items * (size + 2 * d) + 3 * (self.items + 1) * d;
         F32 * self.title_size.map_or(0, of_rows)
+    }
+
+    /// Bytes that cosine scores add: the items of the history and of the catalog and the user vectors
+    /// as they were, their squares, and in the backward pass the gradients of each.
+    fn directions(&self, items: u64, read: u64) -> u64 {
+        let (d, _, _) = self.sizes();
+        match self.settings.scores {
+            Scores::Dot => 0,
+            Scores::Cosine => F32 * 6 * (items + read + self.items + 1) * d,
+        }
     }
 
     /// Values that a fused block keeps of an item: its output, query, key, value, attention's result,

@@ -33,6 +33,7 @@ pub(crate) fn sasrec_on(
         intermediate_size: 8,
         max_history: 5,
         dropout,
+        ..SasRecSettings::default()
     };
     SasRec::new(settings, ITEMS, 3, device).expect("model")
 }

@@ -151,6 +151,7 @@ fn settings() -> SasRecSettings {
         intermediate_size: 7,
         max_history: 6,
         dropout: 0.25,
+        ..SasRecSettings::default()
     }
 }
 

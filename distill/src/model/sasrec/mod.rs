@@ -4,6 +4,9 @@
 //! Positions count from the start: the oldest item of the history is at position 0, as everywhere
 //! in this product, so the single run, the batch and the padded batch are the same.
 //!
+//! Users and items are scored by their dot product, or by their cosine over a temperature
+//! ([`Scores::Cosine`]): an item is then a direction, so that no item is recommended for its length.
+//!
 //! With titles an item is `E[i] + W t[i]` instead of `E[i]`, in the history and in the catalog: t is
 //! a frozen vector of its title ([`TitleProjection`]).
 
@@ -29,7 +32,7 @@ use super::ops::fused;
 use super::parameters::normal;
 use super::{
     HistoryBatch, ItemTable, Mode, ModelOutput, Parameters, ReadAt, SequentialModel,
-    TitleProjection,
+    TitleProjection, unit_rows,
 };
 use block::{Block, BlockTensors, NormWeights, Pass};
 
@@ -49,6 +52,22 @@ pub struct SasRecSettings {
     pub max_history: usize,
     /// Probability of dropout, on embeddings, attention weights and both branches.
     pub dropout: f64,
+    /// How users and items are scored.
+    pub scores: Scores,
+    /// What cosine scores are divided by.
+    pub temperature: f64,
+}
+
+/// How the user vector u and the item v are scored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scores {
+    /// `u · v`
+    #[default]
+    Dot,
+    /// `cos(u, v) / temperature`: the user vectors have the length `1 / temperature`, the items the
+    /// length 1, in the history, too.
+    Cosine,
 }
 
 impl Default for SasRecSettings {
@@ -60,6 +79,8 @@ impl Default for SasRecSettings {
             intermediate_size: 128,
             max_history: 50,
             dropout: 0.3,
+            scores: Scores::Dot,
+            temperature: 0.07,
         }
     }
 }
@@ -101,6 +122,12 @@ impl SasRecSettings {
             (0.0..1.0).contains(&self.dropout),
             "at least 0 and below 1".to_owned(),
             self.dropout.to_string(),
+        )?;
+        setting(
+            "temperature",
+            (0.001..=100.0).contains(&self.temperature),
+            "0.001 to 100".to_owned(),
+            self.temperature.to_string(),
         )
     }
 }
@@ -238,6 +265,20 @@ impl SasRec {
         self.num_items
     }
 
+    fn has_unit_items(&self) -> bool {
+        self.settings.scores == Scores::Cosine
+    }
+
+    /// What an item of the history is multiplied by: the output reads the same table, where entries of
+    /// size 1 would be far too long. Items of length 1 begin as those of the dot product do.
+    fn input_scale(&self) -> f64 {
+        let size = self.settings.hidden_size as f64;
+        match self.settings.scores {
+            Scores::Dot => size.sqrt(),
+            Scores::Cosine => INIT_STD * size,
+        }
+    }
+
     /// Items and positions of the batch's real items, row after row, `[tokens, D]`.
     fn embed(&self, batch: &HistoryBatch, pass: &mut Pass<'_, '_>) -> Result<Tensor> {
         let (_, length) = batch.items.dims2()?;
@@ -248,13 +289,13 @@ impl SasRec {
             );
         }
         let mask = pass.mask();
-        // The output reads the same table, where entries of size 1 would be far too long.
-        let scale = (self.settings.hidden_size as f64).sqrt();
+        let scale = self.input_scale();
         let mut rows: Vec<u32> = batch.packed_items()?.to_vec1()?;
         let lookups = batch.lookups.as_deref().filter(|_| pass.trains());
         let mut positions = self.position_embeddings.clone();
         let mut items = self.item_embeddings.clone();
-        if lookups.is_some() || self.titles.is_some() {
+        let computed = self.titles.is_some() || self.has_unit_items();
+        if lookups.is_some() || computed {
             items = self.item_table().with(lookups).rows(&rows)?;
             rows = (0..).take(rows.len()).collect();
         }
@@ -312,7 +353,10 @@ impl SequentialModel for SasRec {
             x = block.forward(&x, reads, &mut pass)?;
             after.push(state_layers.contains(&(index + 1)).then(|| x.clone()));
         }
-        let users = self.final_norm.forward(&x, &pass)?;
+        let mut users = self.final_norm.forward(&x, &pass)?;
+        if self.settings.scores == Scores::Cosine {
+            users = (unit_rows(&users)? / self.settings.temperature)?;
+        }
         let state = |layer: &usize| match (&after[layer - 1], &last_items) {
             (Some(state), None) if *layer < count => batch.unpack(state),
             (Some(state), Some(reads)) if *layer < count => {
@@ -331,6 +375,7 @@ impl SequentialModel for SasRec {
     fn item_table(&self) -> ItemTable<'_> {
         ItemTable {
             titles: self.titles.as_ref(),
+            unit_rows: self.has_unit_items(),
             ..(&self.item_embeddings).into()
         }
     }

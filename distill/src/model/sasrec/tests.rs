@@ -30,16 +30,29 @@ fn settings() -> SasRecSettings {
         intermediate_size: 12,
         max_history: 6,
         dropout: 0.25,
+        ..SasRecSettings::default()
     }
 }
 
 fn golden_model(golden: &HashMap<String, Tensor>) -> SasRec {
+    golden_model_of(settings(), golden)
+}
+
+fn golden_model_of(settings: SasRecSettings, golden: &HashMap<String, Tensor>) -> SasRec {
     let mut parameters = Parameters::default();
-    for (name, _) in shapes(&settings(), 11, None) {
+    for (name, _) in shapes(&settings, 11, None) {
         let value = &golden[&format!("parameter.{name}")];
         parameters.insert(name, value).expect("parameter");
     }
-    SasRec::from_parameters(settings(), 11, parameters, None).expect("model")
+    SasRec::from_parameters(settings, 11, parameters, None).expect("model")
+}
+
+fn cosine() -> SasRecSettings {
+    SasRecSettings {
+        scores: Scores::Cosine,
+        temperature: 0.5,
+        ..settings()
+    }
 }
 
 fn values(tensor: &Tensor) -> Vec<f32> {
@@ -73,8 +86,18 @@ fn golden_data() -> TrainingData {
 
 #[test]
 fn golden_states_loss_and_gradients() {
+    is_golden(settings(), "");
+}
+
+/// Directions instead of vectors, in the history, too.
+#[test]
+fn golden_states_loss_and_gradients_by_cosine() {
+    is_golden(cosine(), "cosine.");
+}
+
+fn is_golden(settings: SasRecSettings, prefix: &str) {
     let golden = golden();
-    let model = golden_model(&golden);
+    let model = golden_model_of(settings.clone(), &golden);
     let batch = golden_data()
         .batch(&[0, 1, 2], &Device::Cpu)
         .expect("batch");
@@ -87,13 +110,14 @@ fn golden_states_loss_and_gradients() {
         flat.index_select(&valid, 0).expect("rows")
     };
     let check = |what: &str, found: &Tensor| {
-        assert_close(what, found, &golden[what], GOLDEN_TOLERANCE);
+        let expected = &golden[&format!("{prefix}{what}")];
+        assert_close(what, found, expected, GOLDEN_TOLERANCE);
     };
     check("state.1", &rows(&output.states[0]));
     check("user_vectors", &rows(&output.user_vectors));
     assert_eq!(values(&output.states[1]), values(&output.user_vectors));
     // With the same table a dropout of 0 makes training mode exact.
-    let mut still = golden_model(&golden);
+    let mut still = golden_model_of(settings, &golden);
     still.settings.dropout = 0.0;
     let losses = CrossEntropy::default()
         .loss(&still, &batch, &mut crate::model::MaskRng::new(1, 1))
@@ -108,7 +132,12 @@ fn golden_states_loss_and_gradients() {
 
 #[test]
 fn every_parameter_gets_a_finite_gradient_that_is_not_zero() {
-    let model = SasRec::new(settings(), 11, 5, &Device::Cpu).expect("model");
+    each_parameter_has_a_gradient(settings());
+    each_parameter_has_a_gradient(cosine());
+}
+
+fn each_parameter_has_a_gradient(settings: SasRecSettings) {
+    let model = SasRec::new(settings, 11, 5, &Device::Cpu).expect("model");
     let batch = golden_data()
         .batch(&[0, 1, 2], &Device::Cpu)
         .expect("batch");
@@ -127,7 +156,11 @@ fn every_parameter_gets_a_finite_gradient_that_is_not_zero() {
 
 #[test]
 fn batch_and_single_and_padded_are_the_same() {
-    let model = golden_model(&golden());
+    batch_and_single_agree(&golden_model(&golden()));
+    batch_and_single_agree(&golden_model_of(cosine(), &golden()));
+}
+
+fn batch_and_single_agree(model: &SasRec) {
     let histories = [items(&[3, 1, 4, 1, 5]), items(&[9]), items(&[6, 5, 3])];
     let slices: Vec<&[ItemIndex]> = histories.iter().map(Vec::as_slice).collect();
     let batch = HistoryBatch::new(&slices, &Device::Cpu).expect("batch");
@@ -155,11 +188,12 @@ fn refuses_long_histories_and_unknown_layers() {
 #[test]
 fn refuses_settings_outside_their_range() {
     type Spoil = fn(&mut SasRecSettings);
-    let spoiled: [(&str, Spoil); 4] = [
+    let spoiled: [(&str, Spoil); 5] = [
         ("hidden_size", |s| s.hidden_size = 0),
         ("num_attention_heads", |s| s.num_attention_heads = 3),
         ("max_history", |s| s.max_history = usize::MAX),
         ("dropout", |s| s.dropout = 1.0),
+        ("temperature", |s| s.temperature = 0.0),
     ];
     for (field, spoil) in spoiled {
         let mut settings = settings();

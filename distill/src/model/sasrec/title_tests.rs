@@ -24,6 +24,7 @@ fn settings() -> SasRecSettings {
         intermediate_size: 12,
         max_history: 6,
         dropout: 0.0,
+        ..SasRecSettings::default()
     }
 }
 

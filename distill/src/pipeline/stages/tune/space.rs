@@ -76,6 +76,7 @@ pub(super) fn space(subject: Subject, settings: &PipelineSettings) -> Vec<Dimens
             own("model.num_hidden_layers", numbers(&[1, 2, 3])),
             own("train.batch_size", numbers(&[64, 128, 256])),
             width(),
+            own("model.scores", texts(&["dot", "cosine"])),
         ],
         Subject::Gru4rec => vec![
             rate(1e-3, 1e-2),
@@ -96,8 +97,13 @@ pub(super) fn space(subject: Subject, settings: &PipelineSettings) -> Vec<Dimens
         Subject::Teacher | Subject::CeOnly => {
             let mut found = vec![rate(2e-4, 5e-3), decay()];
             found.push(own("train.batch_size", numbers(&[8, 16, 32])));
-            if subject == Subject::CeOnly {
-                found.push(tuning());
+            match subject {
+                Subject::CeOnly => found.push(tuning()),
+                // A student's would be another teacher's, too.
+                _ => found.push(Dimension {
+                    setting: "model.dropout".to_owned(),
+                    values: floats(&[0.0, 0.1, 0.2, 0.3]),
+                }),
             }
             found
         }
@@ -119,8 +125,12 @@ pub(super) fn space(subject: Subject, settings: &PipelineSettings) -> Vec<Dimens
 fn tuning() -> Dimension {
     Dimension {
         setting: "distill.tuning".to_owned(),
-        values: Values::OneOf(["shared", "full"].map(Value::from).to_vec()),
+        values: texts(&["shared", "full"]),
     }
+}
+
+fn texts(values: &[&str]) -> Values {
+    Values::OneOf(values.iter().map(|&value| value.into()).collect())
 }
 
 /// The terms that the settings use: a search moves weights, it does not add terms.

@@ -80,7 +80,7 @@ impl Default for SasRecSettings {
             max_history: 50,
             dropout: 0.3,
             scores: Scores::Dot,
-            temperature: 0.07,
+            temperature: 0.1,
         }
     }
 }

@@ -78,11 +78,9 @@ impl Recipe {
         !self.has_long_histories() && self.users >= MANY_USERS
     }
 
-    /// Titles help where the interactions say little of an item: short histories (Office) and a catalog
-    /// little seen (latest-small). Where they say much, titles were worth nothing (MovieLens-100K).
+    /// Beside long histories titles were worth nothing (MovieLens-100K), beside short ones a lot.
     fn wants_titles(&self) -> bool {
-        let little_is_known = !self.has_long_histories() || self.wants_old_windows();
-        little_is_known && self.titled >= TITLED
+        !self.has_long_histories() && self.titled >= TITLED
     }
 
     /// The settings, changed by what the person asked for.
@@ -132,7 +130,7 @@ impl Recipe {
                 "titles are not used\nhint: `slmrec-distill fetch minilm` first, and they are"
             }
             (false, false) if self.titled >= TITLED => {
-                "titles are not used, which gained nothing where long histories show the catalog well"
+                "titles are not used, which gained nothing where histories were long"
             }
             (false, false) => "too few for titles to be used",
         };
@@ -182,15 +180,6 @@ mod tests {
                 windows == 0,
                 "{said}"
             );
-            // What interactions do not say of an item, its title may.
-            let titled = Recipe {
-                titled: 1.0,
-                encoder: true,
-                ..recipe
-            };
-            let settings = titled.settings(&[]).expect("settings");
-            let wanted = windows == 0 || median_length < LONG;
-            assert_eq!(settings.pretrain.titles.is_some(), wanted, "{titled:?}");
         }
     }
 

@@ -6,6 +6,7 @@ mod measured;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use slmrec_core::certificate::Quantization;
 use slmrec_core::{Evaluation, Split, atomic};
 
 use self::measured::Measured;
@@ -374,8 +375,35 @@ fn bundle_of(export_dir: &Path) -> Result<Option<ExportedBundle>, PipelineError>
     let Some(record) = StageRecord::read(export_dir)? else {
         return Ok(None);
     };
-    let figure = |name: &str| record.figures[name].as_str().unwrap_or_default();
-    let path = PathBuf::from(figure("path"));
-    let name = names::bundle(figure("precision"));
+    let path = PathBuf::from(record.figures["path"].as_str().unwrap_or_default());
+    let name = bundle_name(&record.figures);
     Ok(path.is_file().then_some(ExportedBundle { name, path }))
+}
+
+/// A bundle by what an export recorded. One of four bits is int8 by its activations alone.
+fn bundle_name(exported: &serde_json::Value) -> String {
+    let form = &exported["certificate"]["chosen"]["quantization"];
+    let four_bits = serde_json::to_value(Quantization::Blocks4);
+    names::bundle(match four_bits.is_ok_and(|four_bits| *form == four_bits) {
+        true => "4-bit",
+        false => exported["precision"].as_str().unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::bundle_name;
+
+    #[test]
+    fn a_bundle_of_four_bits_is_not_called_int8() {
+        let named = |precision: &str, certificate: serde_json::Value| {
+            bundle_name(&json!({ "precision": precision, "certificate": certificate }))
+        };
+        let of = |form: &str| json!({ "chosen": { "quantization": form } });
+        assert_eq!(named("int8", of("dynamic")), "student, int8 bundle");
+        assert_eq!(named("int8", of("blocks-4")), "student, 4-bit bundle");
+        assert_eq!(named("fp32", json!(null)), "student, fp32 bundle");
+    }
 }

@@ -110,3 +110,58 @@ fn signed(figure: &OverRuns) -> String {
         each.join(", ")
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use slmrec_core::bootstrap::Interval;
+    use slmrec_core::dataset::Split;
+
+    use super::*;
+    use crate::evaluate::seeds::{SeedsDifference, SeedsRow};
+
+    fn figure(mean: f64, half: f64, each: &[f64]) -> OverRuns {
+        OverRuns {
+            mean: Interval {
+                mean,
+                low: mean - half,
+                high: mean + half,
+            },
+            each: each.to_vec(),
+        }
+    }
+
+    #[test]
+    fn means_single_runs_marks_and_what_is_missing_are_shown() {
+        let above = SeedsDifference {
+            hr_10: figure(0.02, 0.03, &[-0.01, 0.05]),
+            ndcg_10: figure(0.02, 0.01, &[0.015, 0.025]),
+        };
+        let row = |system: &str, mean: f64, difference| SeedsRow {
+            system: system.to_owned(),
+            hr_10: figure(mean, 0.01, &[mean - 0.001, mean + 0.001]),
+            ndcg_10: figure(mean / 2.0, 0.01, &[mean / 2.0; 2]),
+            difference,
+        };
+        let said = text(&SeedsTable {
+            runs: ["work42", "work43"].map(PathBuf::from).to_vec(),
+            dataset: "films".to_owned(),
+            split: Split::Test,
+            users: 20,
+            system: "student".to_owned(),
+            rows: vec![row("SASRec", 0.2, Some(above)), row("student", 0.22, None)],
+            left_out: vec!["GRU4Rec".to_owned()],
+        });
+        for part in [
+            "films: test targets of 20 users",
+            "means of 2 runs: work42, work43",
+            "0.2000 ±0.010",
+            "(0.1990, 0.2010)",
+            "+0.0200 [-0.0100, +0.0500]  ",
+            "+0.0200 [+0.0100, +0.0300] *",
+            "(+0.0150, +0.0250)",
+            "not in every run, left out: GRU4Rec",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+}

@@ -277,23 +277,27 @@ mod tests {
         let weight = normal((3, 4), 1.0, 3, DType::F32, &Device::Cpu).expect("weight");
         let weight = Var::from_tensor(&weight).expect("weight");
         let titles = TitleProjection::new(&vectors, &weight).expect("fits");
-        let both = ItemTable {
-            titles: Some(&titles),
-            ..table.as_tensor().into()
-        };
+        for unit_rows in [false, true] {
+            let both = ItemTable {
+                titles: Some(&titles),
+                unit_rows,
+                ..table.as_tensor().into()
+            };
+            sums_and_rows_agree(&table, &weight, both);
+        }
+    }
+
+    fn sums_and_rows_agree(table: &Var, weight: &Var, both: ItemTable<'_>) {
         let sum = both.all().expect("sum");
         let expected = loss((&sum).into()).backward().expect("backward");
         let lookups = ItemLookups::default();
         let found = loss(both.with(Some(&lookups)))
             .backward()
             .expect("backward");
-        let rows = lookups
-            .gradient(&table, &found)
-            .expect("sum")
-            .expect("some");
+        let rows = lookups.gradient(table, &found).expect("sum").expect("some");
         let pairs = [
-            (rows.dense(&table).expect("dense"), &table),
-            (found.get(&weight).expect("of the weight").clone(), &weight),
+            (rows.dense(table).expect("dense"), table),
+            (found.get(weight).expect("of the weight").clone(), weight),
         ];
         for (found, var) in pairs {
             let expected = expected.get(var).expect("gradient");

@@ -128,6 +128,13 @@ impl SasRecSettings {
             (0.001..=100.0).contains(&self.temperature),
             "0.001 to 100".to_owned(),
             self.temperature.to_string(),
+        )?;
+        let default = Self::default().temperature;
+        setting(
+            "temperature",
+            self.scores == Scores::Cosine || self.temperature == default,
+            format!("{default}, since dot products have none (scores = \"cosine\" has)"),
+            self.temperature.to_string(),
         )
     }
 }

@@ -188,12 +188,16 @@ fn refuses_long_histories_and_unknown_layers() {
 #[test]
 fn refuses_settings_outside_their_range() {
     type Spoil = fn(&mut SasRecSettings);
-    let spoiled: [(&str, Spoil); 5] = [
+    let spoiled: [(&str, Spoil); 6] = [
         ("hidden_size", |s| s.hidden_size = 0),
         ("num_attention_heads", |s| s.num_attention_heads = 3),
         ("max_history", |s| s.max_history = usize::MAX),
         ("dropout", |s| s.dropout = 1.0),
-        ("temperature", |s| s.temperature = 0.0),
+        ("temperature", |s| {
+            (s.scores, s.temperature) = (Scores::Cosine, 0.0);
+        }),
+        // It would be read by nothing.
+        ("temperature", |s| s.temperature = 0.5),
     ];
     for (field, spoil) in spoiled {
         let mut settings = settings();

@@ -82,28 +82,9 @@ pub fn over_seeds(runs: &[RankedRun], system: Option<&str>) -> Result<SeedsTable
         return Err(CompareError::OneRun { found: 1 });
     }
     let (shared, left_out) = shared_systems(first, others)?;
-    for (run, place) in runs.iter().zip(0..) {
-        for evaluations in &shared {
-            same_targets(evaluations[0], evaluations[place]).map_err(|source| {
-                CompareError::Different {
-                    path: run.path.clone(),
-                    first_path: first.path.clone(),
-                    source: Box::new(source),
-                }
-            })?;
-        }
-    }
+    same_everywhere(runs, &shared)?;
     each_once(runs, &shared)?;
-    let compared = match system {
-        Some(name) => {
-            for run in runs {
-                find(run, name, "--system")?;
-            }
-            shared.iter().position(|of| of[0].name == name)
-        }
-        None => headline(&shared.iter().map(|of| &*of[0].name).collect::<Vec<_>>()),
-    };
-    let compared = compared.unwrap_or(shared.len() - 1);
+    let compared = compared_with(runs, &shared, system)?;
     let asked = shared[0][0];
     let seed = asked.protocol.seed;
     let values: Vec<Vec<UserMetrics>> = shared.iter().map(|of| of_runs(of)).collect();
@@ -128,6 +109,39 @@ pub fn over_seeds(runs: &[RankedRun], system: Option<&str>) -> Result<SeedsTable
         rows: (0..shared.len()).map(row).collect(),
         left_out,
     })
+}
+
+/// Every system of every run was asked for the same targets.
+fn same_everywhere(runs: &[RankedRun], shared: &[Vec<&Evaluation>]) -> Result<(), CompareError> {
+    let asked = shared[0][0];
+    for of in shared {
+        for (run, evaluation) in runs.iter().zip(of) {
+            same_targets(asked, evaluation).map_err(|source| CompareError::Different {
+                path: run.path.clone(),
+                first_path: runs[0].path.clone(),
+                source: Box::new(source),
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Place of the system that the others are compared with.
+fn compared_with(
+    runs: &[RankedRun],
+    shared: &[Vec<&Evaluation>],
+    system: Option<&str>,
+) -> Result<usize, CompareError> {
+    let found = match system {
+        Some(name) => {
+            for run in runs {
+                find(run, name, "--system")?;
+            }
+            shared.iter().position(|of| of[0].name == name)
+        }
+        None => headline(&shared.iter().map(|of| &*of[0].name).collect::<Vec<_>>()),
+    };
+    Ok(found.unwrap_or(shared.len() - 1))
 }
 
 /// A run that is counted twice would make intervals look better founded than they are. Counts have no

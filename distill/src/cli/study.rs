@@ -55,6 +55,8 @@ pub enum StudyQuestion {
     Online,
     /// How many users does the student need?
     DataSize,
+    /// What should the student begin as: which pretrained layers, or random weights?
+    Start,
 }
 
 /// The targets of a study.
@@ -86,6 +88,7 @@ fn question(args: &StudyArgs) -> anyhow::Result<Study> {
         StudyQuestion::Losses => Study::Losses,
         StudyQuestion::Teacher => Study::Teacher,
         StudyQuestion::Online => Study::Online,
+        StudyQuestion::Start => Study::Start,
         StudyQuestion::DataSize if args.shares.is_empty() => Study::DataSize(SHARES.to_vec()),
         StudyQuestion::DataSize => Study::DataSize(args.shares.clone()),
     };

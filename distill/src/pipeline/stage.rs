@@ -68,6 +68,32 @@ impl StageRecord {
         }
     }
 
+    /// The record of something that is put together from the outputs of stages and begins now.
+    pub(super) fn begin(stage: &str, settings: serde_json::Value) -> Self {
+        Self {
+            format_version: FORMAT_VERSION,
+            stage: stage.to_owned(),
+            created_by: created_by(),
+            settings,
+            inputs: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            figures: serde_json::Value::Null,
+            seconds: 0.0,
+            peak_memory: None,
+        }
+    }
+
+    /// Writes the record into a folder, whole or not at all.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub(super) fn write(&self, dir: &Path) -> Result<(), PipelineError> {
+        let path = dir.join(RECORD_FILE);
+        let json = serde_json::to_vec_pretty(self).map_err(|e| io_error(&path, e.into()))?;
+        fs::create_dir_all(dir).map_err(|e| io_error(dir, e))?;
+        atomic::write(&path, &json).map_err(|e| io_error(&path, e))
+    }
+
     /// One hash over all output files: what a later stage takes as its input.
     #[must_use]
     pub fn output_hash(&self) -> String {
@@ -177,9 +203,7 @@ impl Stage {
     }
 
     fn finish(&self, record: &StageRecord) -> Result<(), PipelineError> {
-        let path = self.dir.join(RECORD_FILE);
-        let json = serde_json::to_vec_pretty(record).map_err(|e| io_error(&path, e.into()))?;
-        atomic::write(&path, &json).map_err(|e| io_error(&path, e))?;
+        record.write(&self.dir)?;
         self.remove_state()
     }
 

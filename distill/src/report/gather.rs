@@ -13,6 +13,7 @@ use crate::evaluate::compare::{CompareError, read_dataset};
 use crate::evaluate::names::{CE_ONLY, SASREC, STUDENT, refitted};
 use crate::evaluate::rank_files::{read_comparison, read_run};
 use crate::evaluate::{Comparison, RECOMMENDATIONS_FILE, Recommendations};
+use crate::pipeline::stages::study::{Study, StudyReport};
 use crate::pipeline::work_dir::DEFAULT_WORK_DIR;
 use crate::pipeline::{StageRecord, WorkDir};
 use crate::train::FitReport;
@@ -42,6 +43,17 @@ pub struct Training {
     pub folder: String,
     /// Its epochs.
     pub fit: FitReport,
+}
+
+/// A study.
+#[derive(Clone, Debug)]
+pub struct StudyOutput {
+    /// The folder in the work directory.
+    pub folder: String,
+    /// What it asks.
+    pub question: &'static str,
+    /// What it found.
+    pub report: StudyReport,
 }
 
 /// The figures of `export`, as far as the page shows them.
@@ -91,6 +103,10 @@ pub struct Gathered {
     pub export: Option<ExportFigures>,
     /// Items that training never saw, where they were measured.
     pub cold: Option<ColdReport>,
+    /// Questions about the student that were answered by training it several times.
+    pub studies: Vec<StudyOutput>,
+    /// Such questions that were not asked, in words, and the command of each.
+    pub unasked: Vec<ToDo>,
     /// How fast the bundle answers.
     pub latency: Option<Latency>,
     /// Parts that are not there.
@@ -112,6 +128,8 @@ const PARTS: [(&str, &str, &str); 8] = [
 ];
 /// The folder of `cold`, which data without titles cannot have; its section names the command.
 const COLD: &str = "cold";
+/// Folders of studies, each of which is asked for by name, begin so.
+const STUDIES: &str = "studies/";
 /// The stages that train.
 const TRAINED: [&str; 4] = ["sasrec", "teacher", "ce-only", "student"];
 /// What `refit` trains, where it does.
@@ -132,6 +150,7 @@ pub fn gather(work: &WorkDir) -> Result<Gathered, ReportError> {
         });
     }
     gathered.figures(work)?;
+    gathered.studies(work)?;
     gathered.evaluation(work)?;
     gathered.stale = stale(work, &gathered);
     Ok(gathered)
@@ -245,6 +264,25 @@ impl Gathered {
         }
         if let Some(record) = self.stage(COLD) {
             self.cold = Some(figures(work, COLD, record)?);
+        }
+        Ok(())
+    }
+
+    fn studies(&mut self, work: &WorkDir) -> Result<(), ReportError> {
+        for (folder, command, question) in Study::ALL {
+            let folder = format!("{STUDIES}{folder}");
+            match StageRecord::read(&work.root().join(&folder))? {
+                Some(record) => {
+                    let report = figures(work, &folder, &record)?;
+                    self.studies.push(StudyOutput {
+                        folder: folder.clone(),
+                        question,
+                        report,
+                    });
+                    self.stages.push(StageOutput { folder, record });
+                }
+                None => self.unasked.push(to_do(work, question, command)),
+            }
         }
         Ok(())
     }
@@ -369,6 +407,10 @@ fn folders_of<'a>(record: &StageRecord, input: &'a str) -> Vec<&'a str> {
 }
 
 fn command_of(folder: &str) -> &str {
+    if let Some(study) = folder.strip_prefix(STUDIES) {
+        let of = |(name, ..): &&(&str, _, _)| *name == study;
+        return Study::ALL.iter().find(of).map_or("study", |found| found.1);
+    }
     match PARTS.iter().find(|(name, ..)| *name == folder) {
         Some((_, _, command)) => command.split(" --").next().unwrap_or(command),
         None if folder == COLD => "cold",

@@ -13,6 +13,7 @@ mod making;
 mod page;
 pub mod profile;
 mod sections;
+mod studies;
 mod tables;
 mod tensorboard;
 pub mod verdict;

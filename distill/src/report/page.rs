@@ -3,6 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::cold::cold;
+use super::studies::studies;
 use super::verdict::{Line, Standing};
 use super::{Decision, Gathered, ReportError, Verdict, groups, making, sections, tables};
 
@@ -36,6 +37,7 @@ pub fn html(gathered: &Gathered, verdict: &Verdict) -> Result<String, ReportErro
                     (verdict_box(verdict))
                     (warnings(gathered))
                     (tables::comparison(gathered, shipped))
+                    (studies(gathered)?)
                     (sections::groups(gathered, &systems)?)
                     (sections::exposure(gathered)?)
                     (cold(gathered))
@@ -63,6 +65,7 @@ fn name_of(gathered: &Gathered) -> String {
 fn contents() -> Markup {
     let parts = [
         ("comparison", "Comparison"),
+        ("studies", "Studies"),
         ("groups", "Groups"),
         ("exposure", "What is recommended"),
         ("cold", "Cold items"),

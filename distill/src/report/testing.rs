@@ -14,7 +14,7 @@ use crate::evaluate::names::{CE_ONLY, COOCCURRENCE_TUNED, SASREC, STUDENT, bundl
 use crate::evaluate::rank_files::{COMPARISON_FILE, RANKS_DIR, rank_file_name};
 use crate::evaluate::{
     Comparison, EvaluateError, Measurement, NO_PRIOR, RECOMMENDATIONS_FILE, Recommendations,
-    Scorer, measure,
+    Scorer, evaluate, measure,
 };
 use crate::pipeline::StageRecord;
 use crate::pipeline::stage::RECORD_FILE;
@@ -118,6 +118,10 @@ pub(super) fn work_directory(root: &Path, student: u32) {
     record(root, "cold", &inputs, cold_figures(), json!({}));
     record(root, "export", &["student"], export_figures(), json!({}));
     evaluation(root, &data, student);
+    for (folder, figures) in studies(&data) {
+        let folder = format!("studies/{folder}");
+        record(root, &folder, &["dataset", "teacher"], figures, json!({}));
+    }
     let latency = json!({ "bundle_latency_ms": { "median": 1.25, "p90": 2.5 } });
     record(
         root,
@@ -126,6 +130,40 @@ pub(super) fn work_directory(root: &Path, student: u32) {
         latency,
         json!({}),
     );
+}
+
+/// A study over a number, and one over names.
+fn studies(data: &Dataset) -> [(&'static str, Value); 2] {
+    let evaluate = |(name, percent): (&str, u32)| {
+        let name = name.to_owned();
+        let mut chain = Chain { name, percent };
+        let (split, protocol) = (Split::Validation, Protocol::default());
+        evaluate(&mut chain, data, split, protocol, &mut |_, _| ()).expect("measures")
+    };
+    let training = json!({ "seconds": 12.0, "validation_ndcg_10": 0.1 });
+    let study = |systems: &[(&str, u32)], curves: Value| {
+        let evaluations: Vec<_> = systems.iter().copied().map(evaluate).collect();
+        let comparison = Comparison::new(&evaluations, &[systems[0].0]).expect("same targets");
+        json!({
+            "comparison": comparison, "curves": curves,
+            "trainings": { systems[0].0: training, systems[1].0: training },
+        })
+    };
+    let depth = [
+        ("depth 1, CE only", 20),
+        ("depth 1, distilled", 30),
+        ("depth 4, CE only", 30),
+        ("depth 4, distilled", 90),
+    ];
+    let curves = json!({ "axis": "layers", "lines": {
+        "CE only": [[1.0, "depth 1, CE only"], [4.0, "depth 4, CE only"]],
+        "distilled": [[1.0, "depth 1, distilled"], [4.0, "depth 4, distilled"]],
+    } });
+    let losses = [("CE only", 50), ("+ kd", 90), ("+ cos", 10)];
+    [
+        ("depth", study(&depth, curves)),
+        ("losses", study(&losses, Value::Null)),
+    ]
 }
 
 fn evaluation(root: &Path, data: &Dataset, student: u32) {

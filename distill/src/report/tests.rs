@@ -66,8 +66,8 @@ fn every_row_and_every_pair_is_in_a_well_formed_page() {
                 .position(|row| row.system == pair.reference);
         assert!(!later || rows.iter().any(|text| either(&text)), "{pair:?}");
     }
-    // A metric and the terms of four trainings, and the data's popularity.
-    assert_eq!(texts(&html, "figure svg").len(), 3 * 2 + 6 + 1);
+    // A metric and the terms of four trainings, the data's popularity, and the study of depths.
+    assert_eq!(texts(&html, "figure svg").len(), 3 * 2 + 6 + 1 + 1);
     assert_eq!(texts(&html, "#groups table").len(), 2);
     assert_eq!(texts(&html, "#examples .card").len(), 8);
     assert!(texts(&html, "#bundle").concat().contains("median 1.25 ms"));
@@ -123,6 +123,44 @@ fn cold_items_stand_there_or_the_command_does() {
         said.contains("slmrec-distill cold --titles minilm"),
         "{said}"
     );
+}
+
+#[test]
+fn studies_stand_there_or_their_commands_do() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    work_directory(dir.path(), 90);
+    let (_, _, html) = page(&WorkDir::new(dir.path()));
+    let said = texts(&html, "#studies").concat();
+    for part in [
+        "How deep must the student be?",
+        "NDCG@10 by layers: ● CE only, ● distilled",
+        "better, minus “CE only”",
+        "worse, minus “CE only”",
+        "what others are compared with",
+        "12 s",
+        "slmrec-distill study depth --readout",
+        "slmrec-distill study blocks",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.contains("slmrec-distill study losses"), "{said}");
+    assert_eq!(texts(&html, "#studies figure svg").len(), 1);
+    assert_eq!(texts(&html, "#studies td svg").len(), 3 + 2);
+
+    // Another teacher: both studies are out of date, and what makes them again is named.
+    let path = dir.path().join("teacher").join("stage.json");
+    let text = fs::read_to_string(&path).expect("record");
+    let hash = slmrec_core::hash::sha256_hex(b"teacher");
+    fs::write(&path, text.replace(&hash, "other")).expect("record");
+    let (summary, ..) = page(&WorkDir::new(dir.path()));
+    let commands: Vec<&str> = summary.stale.iter().map(|s| s.command.as_str()).collect();
+    for study in ["depth", "losses"] {
+        let command = format!("slmrec-distill study {study} --work-dir");
+        assert!(
+            commands.iter().any(|c| c.starts_with(&command)),
+            "{commands:?}"
+        );
+    }
 }
 
 #[test]

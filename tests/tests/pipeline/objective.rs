@@ -111,4 +111,7 @@ pub(super) fn studies_of_them(folder: &Path) {
     assert_eq!(online.len(), 6);
     let maps = names(&["blocks", "--map", "1:1,4:2"]);
     assert_eq!(maps, ["CE only", "blocks 1:1,4:2"]);
+    let starts = names(&["start"]);
+    assert_eq!(starts[0], "the first layers");
+    assert!(starts.iter().any(|name| name.starts_with("random weights")));
 }

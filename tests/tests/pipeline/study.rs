@@ -1,7 +1,9 @@
-//! A study of the student's depth, in a work directory whose earlier stages have run.
+//! Studies of the student, in a work directory whose earlier stages have run, and on the page.
 
+use std::fs;
 use std::path::Path;
 
+use super::browser;
 use super::json;
 use super::support::{run, run_well};
 
@@ -58,4 +60,28 @@ pub(super) fn goes_on_where_it_was(folder: &Path) {
     assert_eq!(numbers.status.code(), Some(1));
     let said = String::from_utf8_lossy(&numbers.stderr).into_owned();
     assert!(said.contains("--values"), "{said}");
+    stand_in_the_report(folder);
+}
+
+/// Each with its chart or its table, unless it was not asked; none is out of date.
+fn stand_in_the_report(folder: &Path) {
+    let readout = ["study", "depth", "--readout", "--config", "pipeline.toml"];
+    run_well("slmrec-distill", folder, &readout);
+    let report = ["report", "--format", "json"];
+    let report = json(&run_well("slmrec-distill", folder, &report));
+    let stale = report["stale"].to_string();
+    assert!(!stale.contains("studies/"), "{stale}");
+    let path = folder.join("slmrec-work/report.html");
+    let page = fs::read_to_string(&path).expect("the page");
+    for part in [
+        "How deep must the student be?",
+        "depth 2, distilled",
+        "minus “depth 2, CE only”",
+        "What do the layers of the teacher know?",
+        "teacher, read after layer 1",
+        "slmrec-distill study losses",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    browser::shows_all_of(&path);
 }

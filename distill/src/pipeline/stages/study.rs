@@ -1,27 +1,31 @@
 //! `study`: one question about the student, answered by training it several times. Variants share the
 //! dataset, SASRec and the teacher of the work directory, and each is a stage of its own under
-//! `studies/`, so a study that was cut goes on where it stood.
+//! `studies/`, so a study that was cut goes on where it stood. What was found is kept beside them, for
+//! the report.
 
+mod starts;
 mod variants;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use slmrec_core::evaluation::Protocol;
 use slmrec_core::{Dataset, Evaluation, Split};
 
 use super::super::settings::Online;
 use super::super::stage::StageRecord;
 use super::super::{PipelineError, PipelineSettings, WorkDir};
-use super::{Context, distill};
-use crate::evaluate::{Comparison, ModelScorer, evaluate};
+use super::{Context, distill, input_hash, to_json};
+use crate::evaluate::{Comparison, ModelScorer, evaluate, paired_row};
 use crate::model::{LlmRecommender, ReadAfter, SequentialModel};
 use crate::train::BlockMap;
 use variants::variants;
 
 /// The question.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Study {
     /// How deep must the student be? Each depth with the teacher and without.
     Depth(Vec<usize>),
@@ -38,10 +42,40 @@ pub enum Study {
     Online,
     /// How many users does the student need? Each share with the teacher and without.
     DataSize(Vec<f64>),
+    /// What should the student begin as? Without a teacher.
+    Start,
 }
 
 impl Study {
-    /// As typed, and its folder.
+    /// Every question: its folder, its command, and in words.
+    pub const ALL: [(&'static str, &'static str, &'static str); 8] = [
+        ("depth", "study depth", "How deep must the student be?"),
+        (
+            "depth-readout",
+            "study depth --readout",
+            "What do the layers of the teacher know?",
+        ),
+        (
+            "losses",
+            "study losses",
+            "What does each term of the objective add?",
+        ),
+        ("blocks", "study blocks", "Which layers should be aligned?"),
+        ("teacher", "study teacher", "Who should teach by logits?"),
+        (
+            "online",
+            "study online",
+            "Should the teacher be finished, or learn beside the student?",
+        ),
+        (
+            "data-size",
+            "study data-size",
+            "How many users does the student need?",
+        ),
+        ("start", "study start", "What should the student begin as?"),
+    ];
+
+    /// As typed.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -51,7 +85,22 @@ impl Study {
             Self::Teacher => "teacher",
             Self::Online => "online",
             Self::DataSize(_) => "data-size",
+            Self::Start => "start",
         }
+    }
+
+    /// Where its record lies.
+    #[must_use]
+    pub fn folder(&self) -> &'static str {
+        match self {
+            Self::Readout => "depth-readout",
+            other => other.name(),
+        }
+    }
+
+    fn command(&self) -> &'static str {
+        let of = |(folder, ..): &&(&str, _, _)| *folder == self.folder();
+        Self::ALL.iter().find(of).map_or("study", |found| found.1)
     }
 }
 
@@ -63,19 +112,44 @@ struct Variant {
     settings: PipelineSettings,
     /// Whether a teacher helps.
     taught: bool,
+    /// The variant that it is compared with; the first one when absent.
+    against: Option<String>,
+    /// Its place on a line, where the study varies a number.
+    place: Option<Place>,
+}
+
+/// A point of a line of [`Curves`].
+#[derive(Clone, Debug, PartialEq)]
+struct Place {
+    line: &'static str,
+    at: f64,
 }
 
 /// What a study found.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StudyReport {
-    /// Every system; one of them is what the others are compared with.
+    /// Every system, and each against the one that it is to be compared with.
     pub comparison: Comparison,
     /// Seconds and best validation NDCG@10 of the training of each.
     pub trainings: BTreeMap<String, TrainingFigures>,
+    /// The systems over the number that the study varies, where it varies one.
+    pub curves: Option<Curves>,
+}
+
+/// Systems along a number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Curves {
+    /// What the number is.
+    pub axis: String,
+    /// Name of a line, and its points: the number and the system.
+    pub lines: BTreeMap<String, Vec<(f64, String)>>,
 }
 
 /// Of one training.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TrainingFigures {
     /// Wall time in seconds.
     pub seconds: f64,
@@ -83,7 +157,7 @@ pub struct TrainingFigures {
     pub validation_ndcg_10: f64,
 }
 
-/// Trains what is missing and compares all on the targets of `split`.
+/// Trains what is missing, compares all on the targets of `split`, and keeps what was found.
 ///
 /// # Errors
 /// Missing earlier stages, variants that the settings do not allow, or training that fails.
@@ -92,37 +166,29 @@ pub fn run(
     study: &Study,
     split: Split,
 ) -> Result<StudyReport, PipelineError> {
-    let (dataset, _) = context.dataset()?;
+    let (dataset, dataset_hash) = context.dataset()?;
     let measure = Measure {
         context,
         dataset: &dataset,
         split,
     };
-    if *study == Study::Readout {
-        return measure.readout();
-    }
-    let variants = variants(&context.settings, study)?;
-    let (mut evaluations, mut trainings) = (Vec::new(), BTreeMap::new());
-    for variant in &variants {
-        let line = format!("study {}: {}", study.name(), variant.name);
-        context.reporter.say(&line);
-        let own = context.with(
-            variant.settings.clone(),
-            context.work.study(study.name(), &folder_of(&variant.name)),
-        );
-        let (record, dir) = train(&own, variant.taught)?;
-        trainings.insert(variant.name.clone(), figures_of(&record));
-        evaluations.push(measure.checkpoint(&variant.name, &dir)?);
-        if variant.taught && own.settings.distill.online != Online::Off {
-            let name = format!("{}: its teacher", variant.name);
-            evaluations.push(measure.checkpoint(&name, &own.work.online_teacher())?);
-        }
-    }
-    let reference = variants[0].name.as_str();
-    Ok(StudyReport {
-        comparison: Comparison::new(&evaluations, &[reference])?,
-        trainings,
-    })
+    let mut record = StageRecord::begin(
+        study.command(),
+        serde_json::json!({
+            "study": study,
+            "split": split,
+            "seed": context.settings.seed,
+            "distill": context.settings.distill,
+        }),
+    );
+    record.inputs.insert("dataset".to_owned(), dataset_hash);
+    let report = match study {
+        Study::Readout => measure.readout(&mut record)?,
+        _ => measure.students(study, &mut record)?,
+    };
+    record.figures = to_json(&report)?;
+    record.write(&context.work.studies().join(study.folder()))?;
+    Ok(report)
 }
 
 /// Users and targets that are the same for all systems of a study.
@@ -133,6 +199,43 @@ struct Measure<'a> {
 }
 
 impl Measure<'_> {
+    /// Trains the variants of a study and compares them. `record` learns what they were made of.
+    fn students(
+        &self,
+        study: &Study,
+        record: &mut StageRecord,
+    ) -> Result<StudyReport, PipelineError> {
+        let context = self.context;
+        let variants = variants(&context.settings, study)?;
+        let first = variants[0].name.as_str();
+        let (mut evaluations, mut pairs) = (Vec::new(), Vec::new());
+        let mut trainings = BTreeMap::new();
+        for variant in &variants {
+            let line = format!("study {}: {}", study.name(), variant.name);
+            context.reporter.say(&line);
+            let own = context.with(
+                variant.settings.clone(),
+                (context.work).study(study.folder(), &folder_of(&variant.name)),
+            );
+            let (training, dir) = train(&own, variant.taught)?;
+            trainings.insert(variant.name.clone(), figures_of(&training));
+            made_of(record, &variant.name, &training);
+            let reference = variant.against.as_deref().unwrap_or(first);
+            pairs.push((variant.name.clone(), reference));
+            evaluations.push(self.checkpoint(&variant.name, &dir)?);
+            if variant.taught && own.settings.distill.online != Online::Off {
+                let name = format!("{}: its teacher", variant.name);
+                evaluations.push(self.checkpoint(&name, &own.work.online_teacher())?);
+                pairs.push((name, reference));
+            }
+        }
+        Ok(StudyReport {
+            comparison: compare(&evaluations, &pairs)?,
+            trainings,
+            curves: curves(study, &variants),
+        })
+    }
+
     fn checkpoint(&self, name: &str, dir: &Path) -> Result<Evaluation, PipelineError> {
         self.model(name, &LlmRecommender::load(dir, &self.context.device)?)
     }
@@ -150,23 +253,82 @@ impl Measure<'_> {
     }
 
     /// The teacher after each of its layers, compared with its end.
-    fn readout(&self) -> Result<StudyReport, PipelineError> {
+    fn readout(&self, record: &mut StageRecord) -> Result<StudyReport, PipelineError> {
+        let start = Instant::now();
         let dir = WorkDir::finished(self.context.work.teacher(), "teach")?;
+        (record.inputs).insert("teacher".to_owned(), input_hash(&dir)?);
         let teacher = LlmRecommender::load(&dir, &self.context.device)?;
         let name = |layer: usize| format!("teacher, read after layer {layer}");
-        let mut evaluations = Vec::new();
+        let (mut evaluations, mut points) = (Vec::new(), Vec::new());
         for layer in 1..=teacher.num_layers() {
             self.context
                 .reporter
                 .say(&format!("study depth: {}", name(layer)));
             evaluations.push(self.model(&name(layer), &ReadAfter::new(&teacher, layer))?);
+            points.push((layer as f64, name(layer)));
         }
+        record.seconds = start.elapsed().as_secs_f64();
         let reference = name(teacher.num_layers());
         Ok(StudyReport {
             comparison: Comparison::new(&evaluations, &[&reference])?,
             trainings: BTreeMap::new(),
+            curves: Some(Curves {
+                axis: "layer read".to_owned(),
+                lines: BTreeMap::from([("teacher".to_owned(), points)]),
+            }),
         })
     }
+}
+
+/// All systems, and the pairs that answer the question.
+fn compare(
+    evaluations: &[Evaluation],
+    pairs: &[(String, &str)],
+) -> Result<Comparison, PipelineError> {
+    let mut comparison = Comparison::new(evaluations, &[])?;
+    let find = |name: &str| evaluations.iter().find(|found| found.name == name);
+    let pair = |(system, reference): &(String, &str)| match system == reference {
+        true => None,
+        false => paired_row(find(system)?, find(reference)?),
+    };
+    comparison.paired = pairs.iter().filter_map(pair).collect();
+    Ok(comparison)
+}
+
+/// Adds what a training was made of, and what came of it, to the record of the study.
+fn made_of(record: &mut StageRecord, variant: &str, training: &StageRecord) {
+    let by_blend = training.settings["teacher"] == "blend";
+    for (name, hash) in &training.inputs {
+        // Variants may differ in who teaches.
+        let name = match name.as_str() {
+            "teacher" if by_blend => "blend",
+            other => other,
+        };
+        record.inputs.insert(name.to_owned(), hash.clone());
+    }
+    (record.outputs).insert(variant.to_owned(), training.output_hash());
+    record.seconds += training.seconds;
+    record.peak_memory = record.peak_memory.max(training.peak_memory);
+}
+
+/// The variants over the number in which they differ.
+fn curves(study: &Study, variants: &[Variant]) -> Option<Curves> {
+    let axis = match study {
+        Study::Depth(_) => "layers",
+        Study::DataSize(_) => "% of users",
+        _ => return None,
+    };
+    let mut lines: BTreeMap<String, Vec<(f64, String)>> = BTreeMap::new();
+    for variant in variants {
+        if let Some(Place { line, at }) = variant.place {
+            let points = lines.entry(line.to_owned()).or_default();
+            points.push((at, variant.name.clone()));
+        }
+    }
+    Some(Curves {
+        axis: axis.to_owned(),
+        lines,
+    })
 }
 
 fn train(context: &Context<'_>, taught: bool) -> Result<(StageRecord, PathBuf), PipelineError> {
@@ -200,6 +362,26 @@ fn folder_of(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_study_is_listed_once() {
+        let studies = [
+            Study::Depth(vec![1]),
+            Study::Readout,
+            Study::Losses,
+            Study::Blocks(vec![1], Vec::new()),
+            Study::Teacher,
+            Study::Online,
+            Study::DataSize(vec![1.0]),
+            Study::Start,
+        ];
+        let folders: Vec<&str> = studies.iter().map(Study::folder).collect();
+        assert_eq!(folders, Study::ALL.map(|(folder, ..)| folder));
+        for study in &studies {
+            let typed = format!("study {}", study.name());
+            assert!(study.command().starts_with(&typed), "{study:?}");
+        }
+    }
 
     #[test]
     fn folders_have_no_blanks() {

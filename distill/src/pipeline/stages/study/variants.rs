@@ -2,7 +2,8 @@
 
 use super::super::super::settings::{Online, TeacherChoice};
 use super::super::super::{PipelineError, PipelineSettings, WorkDir};
-use super::{Study, Variant};
+use super::starts::starts;
+use super::{Place, Study, Variant};
 use crate::train::{BlockMap, DistillSettings};
 
 /// The students that answer the question. None of them fails for blocks that do not divide.
@@ -10,11 +11,6 @@ pub(super) fn variants(
     settings: &PipelineSettings,
     study: &Study,
 ) -> Result<Vec<Variant>, PipelineError> {
-    let alone = |name: String, settings: &PipelineSettings| Variant {
-        name,
-        settings: settings.clone(),
-        taught: false,
-    };
     let mut found = Vec::new();
     match study {
         Study::Depth(depths) => {
@@ -31,8 +27,11 @@ pub(super) fn variants(
                 let blocks = own.distill.objective.blocks;
                 let blocks = largest_divisor(blocks, *depth, own.teach.layers);
                 even_blocks(&mut own.distill.objective, blocks);
-                found.push(alone(format!("depth {depth}, CE only"), &own));
-                found.push(taught(format!("depth {depth}, distilled"), own)?);
+                found.extend(with_and_without(
+                    &format!("depth {depth}"),
+                    *depth as f64,
+                    own,
+                )?);
             }
         }
         Study::Losses => {
@@ -79,11 +78,15 @@ pub(super) fn variants(
                 let mut own = settings.clone();
                 own.distill.user_share = *share;
                 own.distill.check()?;
-                let name = format!("{} % of users", share * 100.0);
-                found.push(alone(format!("{name}, CE only"), &own));
-                found.push(taught(format!("{name}, distilled"), own)?);
+                let percent = share * 100.0;
+                found.extend(with_and_without(
+                    &format!("{percent} % of users"),
+                    percent,
+                    own,
+                )?);
             }
         }
+        Study::Start => found.extend(starts(settings)),
         Study::Readout => {}
         Study::Teacher => {
             found.push(alone("no teacher".to_owned(), settings));
@@ -106,6 +109,39 @@ pub(super) fn variants(
         return Err(PipelineError::Settings(what));
     }
     Ok(found)
+}
+
+/// A student without a teacher.
+pub(super) fn alone(name: String, settings: &PipelineSettings) -> Variant {
+    Variant {
+        name,
+        settings: settings.clone(),
+        taught: false,
+        against: None,
+        place: None,
+    }
+}
+
+/// The same student without the teacher and with it, as points of two lines.
+fn with_and_without(
+    name: &str,
+    at: f64,
+    settings: PipelineSettings,
+) -> Result<[Variant; 2], PipelineError> {
+    let alone = alone(format!("{name}, CE only"), &settings);
+    let mut taught = taught(format!("{name}, distilled"), settings)?;
+    taught.against = Some(alone.name.clone());
+    let on = |line| Some(Place { line, at });
+    Ok([
+        Variant {
+            place: on("CE only"),
+            ..alone
+        },
+        Variant {
+            place: on("distilled"),
+            ..taught
+        },
+    ])
 }
 
 /// A student with a teacher. What it stores of the teacher gets a folder by what is stored, so that
@@ -140,6 +176,8 @@ fn taught(name: String, mut settings: PipelineSettings) -> Result<Variant, Pipel
         name,
         settings,
         taught: true,
+        against: None,
+        place: None,
     })
 }
 
@@ -378,5 +416,29 @@ mod tests {
             modes,
             [Online::Off, Online::Off, Online::Detached, Online::Joint]
         );
+    }
+
+    #[test]
+    fn pairs_at_one_depth_are_compared_and_stand_on_two_lines() {
+        let settings = PipelineSettings::default();
+        let found = variants(&settings, &Study::Depth(vec![2, 4])).expect("variants");
+        let against: Vec<Option<&str>> = found.iter().map(|v| v.against.as_deref()).collect();
+        let expected = [
+            None,
+            Some("depth 2, CE only"),
+            None,
+            Some("depth 4, CE only"),
+        ];
+        assert_eq!(against, expected);
+        let places: Vec<(&str, f64)> = (found.iter())
+            .filter_map(|v| v.place.as_ref().map(|place| (place.line, place.at)))
+            .collect();
+        let expected = [
+            ("CE only", 2.0),
+            ("distilled", 2.0),
+            ("CE only", 4.0),
+            ("distilled", 4.0),
+        ];
+        assert_eq!(places, expected);
     }
 }

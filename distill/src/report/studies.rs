@@ -1,0 +1,148 @@
+//! What was found by training the student several times: depth, terms of the objective, and so on.
+
+use maud::{Markup, PreEscaped, html};
+use slmrec_core::Split;
+use slmrec_core::bootstrap::Interval;
+use slmrec_core::evaluation::Ranking;
+
+use super::curves::IntervalChart;
+use super::gather::StudyOutput;
+use super::sections::section;
+use super::tables::{cell, signed};
+use super::verdict::Standing;
+use super::{Gathered, ReportError};
+use crate::evaluate::{PairedRow, Row};
+use crate::pipeline::stages::study::{Curves, StudyReport};
+
+/// Classes of the lines of a chart, for the words that name them.
+const LINES: [&str; 2] = ["line-1", "line-2"];
+
+pub(super) fn studies(gathered: &Gathered) -> Result<Markup, ReportError> {
+    let mut made = Vec::new();
+    for output in &gathered.studies {
+        made.push(study(output)?);
+    }
+    let body = html! {
+        @if !made.is_empty() {
+            p.note {
+                "Students that differ in one thing, each ranked alone, without the prior. Full ranking, seen "
+                "items removed; 95 % intervals, differences on the same users; * where zero is excluded."
+            }
+        }
+        @for study in &made { (study) }
+        @if !gathered.unasked.is_empty() {
+            p.note { @if made.is_empty() { "Nothing was studied." } @else { "Not studied:" } }
+            ul.soft {
+                @for line in &gathered.unasked { li { (line.what) " " code { (line.command) } } }
+            }
+        }
+    };
+    Ok(section("studies", "Studies", body))
+}
+
+fn study(output: &StudyOutput) -> Result<Markup, ReportError> {
+    let StudyReport {
+        comparison,
+        trainings,
+        curves,
+    } = &output.report;
+    let chart = curves.as_ref().map(|c| chart(c, &output.report));
+    let chart = chart.transpose()?;
+    let widest = (comparison.paired.iter())
+        .map(|row| of(row))
+        .fold(f64::MIN_POSITIVE, |most, i| {
+            most.max(i.low.abs()).max(i.high.abs())
+        });
+    let target = match comparison.split {
+        Split::Validation => "Validation",
+        Split::Test => "Test",
+    };
+    let line = |row: &Row| {
+        let pair = comparison.paired.iter().find(|p| p.system == row.system);
+        let training = trainings.get(&row.system);
+        html! {
+            tr {
+                td { (row.system) }
+                td data-label="NDCG@10" { span { (cell(row.metrics.get(Ranking::SeenRemoved).ndcg_10)) } }
+                td.text data-label="Difference" {
+                    @match pair {
+                        Some(pair) => span { (difference(pair)) },
+                        None => "what others are compared with",
+                    }
+                }
+                td.text.wide data-label="Difference, 95 % interval" {
+                    @if let Some(pair) = pair { (span_of(of(pair), widest)) }
+                }
+                td data-label="Training" {
+                    @if let Some(training) = training { (format!("{:.0} s", training.seconds)) }
+                }
+            }
+        }
+    };
+    Ok(html! {
+        h3 { (output.question) }
+        p.soft { (target) " targets of " (comparison.users) " users." }
+        @if let Some(chart) = &chart { div.charts { (chart) } }
+        table.stack {
+            thead { tr {
+                th { "Student" } th { "NDCG@10" } th.text { "Difference" }
+                th.text { "from " (format!("{:+.4} to {widest:+.4}", -widest)) } th { "Training" }
+            } }
+            tbody { @for row in &comparison.rows { (line(row)) } }
+        }
+    })
+}
+
+fn of(row: &PairedRow) -> Interval {
+    row.difference.get(Ranking::SeenRemoved).ndcg_10
+}
+
+fn difference(pair: &PairedRow) -> Markup {
+    let standing = Standing::of(of(pair)).word();
+    html! {
+        (signed(of(pair))) " "
+        span.soft { span class=(standing) { (standing) } ", minus “" (pair.reference) "”" }
+    }
+}
+
+/// A difference as a line with its mean as a mark, zero in the middle.
+fn span_of(interval: Interval, widest: f64) -> Markup {
+    let at = |value: f64| format!("{:.2}", 50.0 + 50.0 * value / widest);
+    html! {
+        svg.span viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true" {
+            rect.zero x="49.9" y="0" width="0.2" height="10" {}
+            line x1=(at(interval.low)) x2=(at(interval.high)) y1="5" y2="5" {}
+            rect x=(at(interval.mean)) y="1" width="0.8" height="8" {}
+        }
+    }
+}
+
+/// Every line over the number that was varied.
+fn chart(curves: &Curves, report: &StudyReport) -> Result<Markup, ReportError> {
+    let rows = &report.comparison.rows;
+    let measured = |system: &str| {
+        let row = rows.iter().find(|row| row.system == system)?;
+        Some(row.metrics.get(Ranking::SeenRemoved).ndcg_10)
+    };
+    let line = |points: &Vec<(f64, String)>| {
+        let point = |(at, system): &(f64, String)| Some((*at, measured(system)?));
+        points.iter().filter_map(point).collect()
+    };
+    let svg = IntervalChart {
+        lines: curves.lines.values().map(line).collect(),
+        x_label: curves.axis.clone(),
+    }
+    .svg()?;
+    Ok(html! {
+        figure {
+            (PreEscaped(svg))
+            figcaption {
+                "NDCG@10 by " (curves.axis) ": "
+                @for (number, (name, class)) in curves.lines.keys().zip(LINES).enumerate() {
+                    @if number > 0 { ", " }
+                    span class=(class) { "● " (name) }
+                }
+            }
+        }
+    })
+}

@@ -11,6 +11,7 @@ use super::sections::section;
 use super::tables::{cell, signed};
 use super::verdict::Standing;
 use super::{Gathered, ReportError};
+use crate::evaluate::names::with_prior;
 use crate::evaluate::{PairedRow, Row};
 use crate::pipeline::stages::study::{Curves, StudyReport};
 
@@ -25,8 +26,9 @@ pub(super) fn studies(gathered: &Gathered) -> Result<Markup, ReportError> {
     let body = html! {
         @if !made.is_empty() {
             p.note {
-                "Students that differ in one thing, each ranked alone, without the prior. Full ranking, seen "
-                "items removed; 95 % intervals, differences on the same users; * where zero is excluded."
+                "Students that differ in one thing, alone and with the prior, whose weights the validation "
+                "targets chose for each. Full ranking, seen items removed; 95 % intervals, differences on the "
+                "same users; * where zero is excluded."
             }
         }
         @for study in &made { (study) }
@@ -46,10 +48,12 @@ fn study(output: &StudyOutput) -> Result<Markup, ReportError> {
         trainings,
         curves,
     } = &output.report;
-    let chart = curves.as_ref().map(|c| chart(c, &output.report));
-    let chart = chart.transpose()?;
+    let charts = match curves {
+        Some(curves) => charts(curves, &output.report)?,
+        None => Vec::new(),
+    };
     let widest = (comparison.paired.iter())
-        .map(|row| of(row))
+        .map(of)
         .fold(f64::MIN_POSITIVE, |most, i| {
             most.max(i.low.abs()).max(i.high.abs())
         });
@@ -82,7 +86,7 @@ fn study(output: &StudyOutput) -> Result<Markup, ReportError> {
     Ok(html! {
         h3 { (output.question) }
         p.soft { (target) " targets of " (comparison.users) " users." }
-        @if let Some(chart) = &chart { div.charts { (chart) } }
+        @if !charts.is_empty() { div.charts { @for chart in &charts { (chart) } } }
         table.stack {
             thead { tr {
                 th { "Student" } th { "NDCG@10" } th.text { "Difference" }
@@ -117,32 +121,38 @@ fn span_of(interval: Interval, widest: f64) -> Markup {
     }
 }
 
-/// Every line over the number that was varied.
-fn chart(curves: &Curves, report: &StudyReport) -> Result<Markup, ReportError> {
+/// Every line over the number that was varied: alone, and with the prior where that was measured.
+fn charts(curves: &Curves, report: &StudyReport) -> Result<Vec<Markup>, ReportError> {
     let rows = &report.comparison.rows;
     let measured = |system: &str| {
         let row = rows.iter().find(|row| row.system == system)?;
         Some(row.metrics.get(Ranking::SeenRemoved).ndcg_10)
     };
-    let line = |points: &Vec<(f64, String)>| {
-        let point = |(at, system): &(f64, String)| Some((*at, measured(system)?));
-        points.iter().filter_map(point).collect()
-    };
-    let svg = IntervalChart {
-        lines: curves.lines.values().map(line).collect(),
-        x_label: curves.axis.clone(),
-    }
-    .svg()?;
-    Ok(html! {
-        figure {
-            (PreEscaped(svg))
-            figcaption {
-                "NDCG@10 by " (curves.axis) ": "
-                @for (number, (name, class)) in curves.lines.keys().zip(LINES).enumerate() {
-                    @if number > 0 { ", " }
-                    span class=(class) { "● " (name) }
+    let mut drawn = Vec::new();
+    let alone: fn(&str) -> String = str::to_owned;
+    for (kind, name) in [("", alone), (", with the prior", with_prior)] {
+        let line = |points: &Vec<(f64, String)>| -> Vec<(f64, Interval)> {
+            let point = |(at, system): &(f64, String)| Some((*at, measured(&name(system))?));
+            points.iter().filter_map(point).collect()
+        };
+        let lines: Vec<_> = curves.lines.values().map(line).collect();
+        if lines.iter().all(Vec::is_empty) {
+            continue;
+        }
+        let x_label = curves.axis.clone();
+        let svg = IntervalChart { lines, x_label }.svg()?;
+        drawn.push(html! {
+            figure {
+                (PreEscaped(svg))
+                figcaption {
+                    "NDCG@10 by " (curves.axis) (kind) ": "
+                    @for (number, (line, class)) in curves.lines.keys().zip(LINES).enumerate() {
+                        @if number > 0 { ", " }
+                        span class=(class) { "● " (line) }
+                    }
                 }
             }
-        }
-    })
+        });
+    }
+    Ok(drawn)
 }

@@ -159,7 +159,14 @@ fn studies(data: &Dataset) -> [(&'static str, Value); 2] {
         "CE only": [[1.0, "depth 1, CE only"], [4.0, "depth 4, CE only"]],
         "distilled": [[1.0, "depth 1, distilled"], [4.0, "depth 4, distilled"]],
     } });
-    let losses = [("CE only", 50), ("+ kd", 90), ("+ cos", 10)];
+    let prior = ["CE only + prior", "+ kd + prior"];
+    let losses = [
+        ("CE only", 50),
+        (prior[0], 60),
+        ("+ kd", 90),
+        (prior[1], 95),
+        ("+ cos", 10),
+    ];
     [
         ("depth", study(&depth, curves)),
         ("losses", study(&losses, Value::Null)),

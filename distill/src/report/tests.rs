@@ -145,7 +145,7 @@ fn studies_stand_there_or_their_commands_do() {
     }
     assert!(!said.contains("slmrec-distill study losses"), "{said}");
     assert_eq!(texts(&html, "#studies figure svg").len(), 1);
-    assert_eq!(texts(&html, "#studies td svg").len(), 3 + 2);
+    assert_eq!(texts(&html, "#studies td svg").len(), 3 + 4);
 
     // Another teacher: both studies are out of date, and what makes them again is named.
     let path = dir.path().join("teacher").join("stage.json");

@@ -91,7 +91,9 @@ pub(super) fn studies_of_them(folder: &Path) {
             .expect("rows")
             .clone();
         let of_row = |row: &serde_json::Value| row["system"].as_str().map(str::to_owned);
-        rows.iter().filter_map(of_row).collect::<Vec<String>>()
+        let alone = |name: &String| !name.ends_with(" + prior");
+        let names = rows.iter().filter_map(of_row).filter(alone);
+        names.collect::<Vec<String>>()
     };
     let layers: Vec<String> = (1..=4)
         .map(|l| format!("teacher, read after layer {l}"))

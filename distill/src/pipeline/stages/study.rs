@@ -3,24 +3,26 @@
 //! `studies/`, so a study that was cut goes on where it stood. What was found is kept beside them, for
 //! the report.
 
+mod measure;
 mod starts;
 mod variants;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use slmrec_core::evaluation::Protocol;
-use slmrec_core::{Dataset, Evaluation, Split};
+use slmrec_core::{Evaluation, Split};
 
 use super::super::settings::Online;
 use super::super::stage::StageRecord;
 use super::super::{PipelineError, PipelineSettings, WorkDir};
 use super::{Context, distill, input_hash, to_json};
-use crate::evaluate::{Comparison, ModelScorer, evaluate, paired_row};
+use crate::evaluate::names::with_prior;
+use crate::evaluate::{Comparison, paired_row};
 use crate::model::{LlmRecommender, ReadAfter, SequentialModel};
 use crate::train::BlockMap;
+use measure::Measure;
 use variants::variants;
 
 /// The question.
@@ -129,7 +131,8 @@ struct Place {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StudyReport {
-    /// Every system, and each against the one that it is to be compared with.
+    /// Every system, and each against the one that it is to be compared with; alone and, where there
+    /// is one, with the prior.
     pub comparison: Comparison,
     /// Seconds and best validation NDCG@10 of the training of each.
     pub trainings: BTreeMap<String, TrainingFigures>,
@@ -167,11 +170,7 @@ pub fn run(
     split: Split,
 ) -> Result<StudyReport, PipelineError> {
     let (dataset, dataset_hash) = context.dataset()?;
-    let measure = Measure {
-        context,
-        dataset: &dataset,
-        split,
-    };
+    let measure = Measure::new(context, &dataset, split)?;
     let mut record = StageRecord::begin(
         study.command(),
         serde_json::json!({
@@ -183,111 +182,93 @@ pub fn run(
     );
     record.inputs.insert("dataset".to_owned(), dataset_hash);
     let report = match study {
-        Study::Readout => measure.readout(&mut record)?,
-        _ => measure.students(study, &mut record)?,
+        Study::Readout => readout(&measure, &mut record)?,
+        _ => {
+            record.inputs.extend(measure.prior_hash()?);
+            students(&measure, study, &mut record)?
+        }
     };
     record.figures = to_json(&report)?;
     record.write(&context.work.studies().join(study.folder()))?;
     Ok(report)
 }
 
-/// Users and targets that are the same for all systems of a study.
-struct Measure<'a> {
-    context: &'a Context<'a>,
-    dataset: &'a Dataset,
-    split: Split,
+/// Trains the variants of a study and compares them. `record` learns what they were made of.
+fn students(
+    measure: &Measure<'_>,
+    study: &Study,
+    record: &mut StageRecord,
+) -> Result<StudyReport, PipelineError> {
+    let context = measure.context;
+    let variants = variants(&context.settings, study)?;
+    let first = variants[0].name.as_str();
+    let (mut evaluations, mut pairs) = (Vec::new(), Vec::new());
+    let mut trainings = BTreeMap::new();
+    for variant in &variants {
+        let line = format!("study {}: {}", study.name(), variant.name);
+        context.reporter.say(&line);
+        let own = context.with(
+            variant.settings.clone(),
+            (context.work).study(study.folder(), &folder_of(&variant.name)),
+        );
+        let (training, dir) = train(&own, variant.taught)?;
+        trainings.insert(variant.name.clone(), figures_of(&training));
+        made_of(record, &variant.name, &training);
+        let mut models = vec![(variant.name.clone(), dir)];
+        if variant.taught && own.settings.distill.online != Online::Off {
+            let name = format!("{}: its teacher", variant.name);
+            models.push((name, own.work.online_teacher()));
+        }
+        let reference = variant.against.as_deref().unwrap_or(first);
+        for (name, dir) in models {
+            let model = LlmRecommender::load(&dir, &context.device)?;
+            evaluations.extend(measure.with_prior(&name, &model)?);
+            pairs.push((with_prior(&name), with_prior(reference)));
+            pairs.push((name, reference.to_owned()));
+        }
+    }
+    Ok(StudyReport {
+        comparison: compare(&evaluations, &pairs)?,
+        trainings,
+        curves: curves(study, &variants),
+    })
 }
 
-impl Measure<'_> {
-    /// Trains the variants of a study and compares them. `record` learns what they were made of.
-    fn students(
-        &self,
-        study: &Study,
-        record: &mut StageRecord,
-    ) -> Result<StudyReport, PipelineError> {
-        let context = self.context;
-        let variants = variants(&context.settings, study)?;
-        let first = variants[0].name.as_str();
-        let (mut evaluations, mut pairs) = (Vec::new(), Vec::new());
-        let mut trainings = BTreeMap::new();
-        for variant in &variants {
-            let line = format!("study {}: {}", study.name(), variant.name);
-            context.reporter.say(&line);
-            let own = context.with(
-                variant.settings.clone(),
-                (context.work).study(study.folder(), &folder_of(&variant.name)),
-            );
-            let (training, dir) = train(&own, variant.taught)?;
-            trainings.insert(variant.name.clone(), figures_of(&training));
-            made_of(record, &variant.name, &training);
-            let reference = variant.against.as_deref().unwrap_or(first);
-            pairs.push((variant.name.clone(), reference));
-            evaluations.push(self.checkpoint(&variant.name, &dir)?);
-            if variant.taught && own.settings.distill.online != Online::Off {
-                let name = format!("{}: its teacher", variant.name);
-                evaluations.push(self.checkpoint(&name, &own.work.online_teacher())?);
-                pairs.push((name, reference));
-            }
-        }
-        Ok(StudyReport {
-            comparison: compare(&evaluations, &pairs)?,
-            trainings,
-            curves: curves(study, &variants),
-        })
+/// The teacher after each of its layers, compared with its end.
+fn readout(measure: &Measure<'_>, record: &mut StageRecord) -> Result<StudyReport, PipelineError> {
+    let start = Instant::now();
+    let context = measure.context;
+    let dir = WorkDir::finished(context.work.teacher(), "teach")?;
+    (record.inputs).insert("teacher".to_owned(), input_hash(&dir)?);
+    let teacher = LlmRecommender::load(&dir, &context.device)?;
+    let name = |layer: usize| format!("teacher, read after layer {layer}");
+    let (mut evaluations, mut points) = (Vec::new(), Vec::new());
+    for layer in 1..=teacher.num_layers() {
+        (context.reporter).say(&format!("study depth: {}", name(layer)));
+        evaluations.push(measure.alone(&name(layer), &ReadAfter::new(&teacher, layer))?);
+        points.push((layer as f64, name(layer)));
     }
-
-    fn checkpoint(&self, name: &str, dir: &Path) -> Result<Evaluation, PipelineError> {
-        self.model(name, &LlmRecommender::load(dir, &self.context.device)?)
-    }
-
-    fn model(&self, name: &str, model: &dyn SequentialModel) -> Result<Evaluation, PipelineError> {
-        let mut scorer = ModelScorer::new(name, model)?;
-        let (split, protocol) = (self.split, Protocol::default());
-        Ok(evaluate(
-            &mut scorer,
-            self.dataset,
-            split,
-            protocol,
-            &mut |_, _| {},
-        )?)
-    }
-
-    /// The teacher after each of its layers, compared with its end.
-    fn readout(&self, record: &mut StageRecord) -> Result<StudyReport, PipelineError> {
-        let start = Instant::now();
-        let dir = WorkDir::finished(self.context.work.teacher(), "teach")?;
-        (record.inputs).insert("teacher".to_owned(), input_hash(&dir)?);
-        let teacher = LlmRecommender::load(&dir, &self.context.device)?;
-        let name = |layer: usize| format!("teacher, read after layer {layer}");
-        let (mut evaluations, mut points) = (Vec::new(), Vec::new());
-        for layer in 1..=teacher.num_layers() {
-            self.context
-                .reporter
-                .say(&format!("study depth: {}", name(layer)));
-            evaluations.push(self.model(&name(layer), &ReadAfter::new(&teacher, layer))?);
-            points.push((layer as f64, name(layer)));
-        }
-        record.seconds = start.elapsed().as_secs_f64();
-        let reference = name(teacher.num_layers());
-        Ok(StudyReport {
-            comparison: Comparison::new(&evaluations, &[&reference])?,
-            trainings: BTreeMap::new(),
-            curves: Some(Curves {
-                axis: "layer read".to_owned(),
-                lines: BTreeMap::from([("teacher".to_owned(), points)]),
-            }),
-        })
-    }
+    record.seconds = start.elapsed().as_secs_f64();
+    let reference = name(teacher.num_layers());
+    Ok(StudyReport {
+        comparison: Comparison::new(&evaluations, &[&reference])?,
+        trainings: BTreeMap::new(),
+        curves: Some(Curves {
+            axis: "layer read".to_owned(),
+            lines: BTreeMap::from([("teacher".to_owned(), points)]),
+        }),
+    })
 }
 
 /// All systems, and the pairs that answer the question.
 fn compare(
     evaluations: &[Evaluation],
-    pairs: &[(String, &str)],
+    pairs: &[(String, String)],
 ) -> Result<Comparison, PipelineError> {
     let mut comparison = Comparison::new(evaluations, &[])?;
     let find = |name: &str| evaluations.iter().find(|found| found.name == name);
-    let pair = |(system, reference): &(String, &str)| match system == reference {
+    // Nothing is compared with itself, and there may be no prior.
+    let pair = |(system, reference): &(String, String)| match system == reference {
         true => None,
         false => paired_row(find(system)?, find(reference)?),
     };

@@ -132,7 +132,8 @@ pub(super) fn run(args: &StudyArgs, context: &Context<'_>) -> anyhow::Result<()>
             table.add_row([
                 row.system.clone(),
                 format!("{:.0}", training.seconds),
-                format!("{:.4}", training.validation_ndcg_10),
+                (training.validation_ndcg_10)
+                    .map_or_else(String::new, |metric| format!("{metric:.4}")),
             ]);
         }
     }

@@ -78,7 +78,10 @@ fn study(output: &StudyOutput) -> Result<Markup, ReportError> {
                     @if let Some(pair) = pair { (span_of(of(pair), widest)) }
                 }
                 td data-label="Training" {
-                    @if let Some(training) = training { (format!("{:.0} s", training.seconds)) }
+                    @match training {
+                        Some(training) => (format!("{:.0} s", training.seconds)),
+                        None => "–",
+                    }
                 }
             }
         }

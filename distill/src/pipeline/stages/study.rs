@@ -157,7 +157,7 @@ pub struct TrainingFigures {
     /// Wall time in seconds.
     pub seconds: f64,
     /// The metric that chose its epoch.
-    pub validation_ndcg_10: f64,
+    pub validation_ndcg_10: Option<f64>,
 }
 
 /// Trains what is missing, compares all on the targets of `split`, and keeps what was found.
@@ -328,7 +328,7 @@ fn train(context: &Context<'_>, taught: bool) -> Result<(StageRecord, PathBuf), 
 fn figures_of(record: &StageRecord) -> TrainingFigures {
     TrainingFigures {
         seconds: record.seconds,
-        validation_ndcg_10: record.figures["best_metric"].as_f64().unwrap_or(f64::NAN),
+        validation_ndcg_10: record.figures["best_metric"].as_f64(),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::evaluate::compare::{CompareError, read_dataset};
 use crate::evaluate::names::{CE_ONLY, SASREC, STUDENT, refitted};
 use crate::evaluate::rank_files::{read_comparison, read_run};
 use crate::evaluate::{Comparison, RECOMMENDATIONS_FILE, Recommendations};
-use crate::pipeline::stages::study::{Study, StudyReport};
+use crate::pipeline::stages::study::{Question, Study, StudyReport};
 use crate::pipeline::work_dir::DEFAULT_WORK_DIR;
 use crate::pipeline::{StageRecord, WorkDir};
 use crate::train::FitReport;
@@ -269,19 +269,22 @@ impl Gathered {
     }
 
     fn studies(&mut self, work: &WorkDir) -> Result<(), ReportError> {
-        for (folder, command, question) in Study::ALL {
-            let folder = format!("{STUDIES}{folder}");
+        for question in Study::QUESTIONS {
+            let folder = format!("{STUDIES}{}", question.folder);
             match StageRecord::read(&work.root().join(&folder))? {
                 Some(record) => {
                     let report = figures(work, &folder, &record)?;
                     self.studies.push(StudyOutput {
                         folder: folder.clone(),
-                        question,
+                        question: question.words,
                         report,
                     });
                     self.stages.push(StageOutput { folder, record });
                 }
-                None => self.unasked.push(to_do(work, question, command)),
+                None => {
+                    let command = to_do(work, question.words, question.command);
+                    self.unasked.push(command);
+                }
             }
         }
         Ok(())
@@ -408,8 +411,9 @@ fn folders_of<'a>(record: &StageRecord, input: &'a str) -> Vec<&'a str> {
 
 fn command_of(folder: &str) -> &str {
     if let Some(study) = folder.strip_prefix(STUDIES) {
-        let of = |(name, ..): &&(&str, _, _)| *name == study;
-        return Study::ALL.iter().find(of).map_or("study", |found| found.1);
+        let of = |question: &&Question| question.folder == study;
+        let found = Study::QUESTIONS.iter().find(of);
+        return found.map_or("study", |question| question.command);
     }
     match PARTS.iter().find(|(name, ..)| *name == folder) {
         Some((_, _, command)) => command.split(" --").next().unwrap_or(command),

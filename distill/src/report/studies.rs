@@ -8,7 +8,7 @@ use slmrec_core::evaluation::Ranking;
 use super::curves::IntervalChart;
 use super::gather::StudyOutput;
 use super::sections::section;
-use super::tables::{cell, signed};
+use super::tables::{cell, signed, span_of};
 use super::verdict::Standing;
 use super::{Gathered, ReportError};
 use crate::evaluate::names::with_prior;
@@ -53,7 +53,7 @@ fn study(output: &StudyOutput) -> Result<Markup, ReportError> {
         None => Vec::new(),
     };
     let widest = (comparison.paired.iter())
-        .map(of)
+        .map(ndcg_10)
         .fold(f64::MIN_POSITIVE, |most, i| {
             most.max(i.low.abs()).max(i.high.abs())
         });
@@ -75,7 +75,7 @@ fn study(output: &StudyOutput) -> Result<Markup, ReportError> {
                     }
                 }
                 td.text.wide data-label="Difference, 95 % interval" {
-                    @if let Some(pair) = pair { (span_of(of(pair), widest)) }
+                    @if let Some(pair) = pair { (span_of(ndcg_10(pair), -widest, widest)) }
                 }
                 td data-label="Training" {
                     @match training {
@@ -100,27 +100,15 @@ fn study(output: &StudyOutput) -> Result<Markup, ReportError> {
     })
 }
 
-fn of(row: &PairedRow) -> Interval {
+fn ndcg_10(row: &PairedRow) -> Interval {
     row.difference.get(Ranking::SeenRemoved).ndcg_10
 }
 
 fn difference(pair: &PairedRow) -> Markup {
-    let standing = Standing::of(of(pair)).word();
+    let standing = Standing::of(ndcg_10(pair)).word();
     html! {
-        (signed(of(pair))) " "
+        (signed(ndcg_10(pair))) " "
         span.soft { span class=(standing) { (standing) } ", minus “" (pair.reference) "”" }
-    }
-}
-
-/// A difference as a line with its mean as a mark, zero in the middle.
-fn span_of(interval: Interval, widest: f64) -> Markup {
-    let at = |value: f64| format!("{:.2}", 50.0 + 50.0 * value / widest);
-    html! {
-        svg.span viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true" {
-            rect.zero x="49.9" y="0" width="0.2" height="10" {}
-            line x1=(at(interval.low)) x2=(at(interval.high)) y1="5" y2="5" {}
-            rect x=(at(interval.mean)) y="1" width="0.8" height="8" {}
-        }
     }
 }
 

@@ -86,7 +86,7 @@ fn headline(comparison: &Comparison, shipped: Option<&str>) -> Markup {
                         td { (row.system) }
                         td data-label="HR@10" { span { (cell(row.metrics.get(Ranking::SeenRemoved).hr_10)) } }
                         td data-label="NDCG@10" { span { (cell(ndcg(row))) } }
-                        td.text.wide data-label="NDCG@10, 95 % interval" { (span_of(ndcg(row), most)) }
+                        td.text.wide data-label="NDCG@10, 95 % interval" { (span_of(ndcg(row), 0.0, most)) }
                     }
                 }
             }
@@ -94,11 +94,14 @@ fn headline(comparison: &Comparison, shipped: Option<&str>) -> Markup {
     }
 }
 
-/// An interval as a line with its mean as a mark.
-fn span_of(interval: Interval, most: f64) -> Markup {
-    let at = |value: f64| format!("{:.2}", 100.0 * value / most);
+/// An interval as a line with its mean as a mark; `from` and `to` are the ends of the drawing. Zero is
+/// marked where it lies between them.
+pub(super) fn span_of(interval: Interval, from: f64, to: f64) -> Markup {
+    let percent = |value: f64| 100.0 * (value - from) / (to - from);
+    let at = |value: f64| format!("{:.2}", percent(value));
     html! {
         svg.span viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true" {
+            @if from < 0.0 { rect.zero x=(at(0.0)) y="0" width="0.2" height="10" {} }
             line x1=(at(interval.low)) x2=(at(interval.high)) y1="5" y2="5" {}
             rect x=(at(interval.mean)) y="1" width="0.8" height="8" {}
         }

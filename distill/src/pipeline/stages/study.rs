@@ -48,33 +48,60 @@ pub enum Study {
     Start,
 }
 
+/// What a study asks, for who reads about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Question {
+    /// Where the record lies, within `studies`.
+    pub folder: &'static str,
+    /// What is typed after the program.
+    pub command: &'static str,
+    /// The question.
+    pub words: &'static str,
+}
+
 impl Study {
-    /// Every question: its folder, its command, and in words.
-    pub const ALL: [(&'static str, &'static str, &'static str); 8] = [
-        ("depth", "study depth", "How deep must the student be?"),
-        (
-            "depth-readout",
-            "study depth --readout",
-            "What do the layers of the teacher know?",
-        ),
-        (
-            "losses",
-            "study losses",
-            "What does each term of the objective add?",
-        ),
-        ("blocks", "study blocks", "Which layers should be aligned?"),
-        ("teacher", "study teacher", "Who should teach by logits?"),
-        (
-            "online",
-            "study online",
-            "Should the teacher be finished, or learn beside the student?",
-        ),
-        (
-            "data-size",
-            "study data-size",
-            "How many users does the student need?",
-        ),
-        ("start", "study start", "What should the student begin as?"),
+    /// Every question that can be asked.
+    pub const QUESTIONS: [Question; 8] = [
+        Question {
+            folder: "depth",
+            command: "study depth",
+            words: "How deep must the student be?",
+        },
+        Question {
+            folder: "depth-readout",
+            command: "study depth --readout",
+            words: "What do the layers of the teacher know?",
+        },
+        Question {
+            folder: "losses",
+            command: "study losses",
+            words: "What does each term of the objective add?",
+        },
+        Question {
+            folder: "blocks",
+            command: "study blocks",
+            words: "Which layers should be aligned?",
+        },
+        Question {
+            folder: "teacher",
+            command: "study teacher",
+            words: "Who should teach by logits?",
+        },
+        Question {
+            folder: "online",
+            command: "study online",
+            words: "Should the teacher be finished, or learn beside the student?",
+        },
+        Question {
+            folder: "data-size",
+            command: "study data-size",
+            words: "How many users does the student need?",
+        },
+        Question {
+            folder: "start",
+            command: "study start",
+            words: "What should the student begin as?",
+        },
     ];
 
     /// As typed.
@@ -101,8 +128,9 @@ impl Study {
     }
 
     fn command(&self) -> &'static str {
-        let of = |(folder, ..): &&(&str, _, _)| *folder == self.folder();
-        Self::ALL.iter().find(of).map_or("study", |found| found.1)
+        let own = |question: &&Question| question.folder == self.folder();
+        let found = Self::QUESTIONS.iter().find(own);
+        found.map_or("study", |question| question.command)
     }
 }
 
@@ -357,7 +385,7 @@ mod tests {
             Study::Start,
         ];
         let folders: Vec<&str> = studies.iter().map(Study::folder).collect();
-        assert_eq!(folders, Study::ALL.map(|(folder, ..)| folder));
+        assert_eq!(folders, Study::QUESTIONS.map(|question| question.folder));
         for study in &studies {
             let typed = format!("study {}", study.name());
             assert!(study.command().starts_with(&typed), "{study:?}");

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use candle_core::quantized::gguf_file::Content;
 use candle_core::{DType, Device, IndexOp, Tensor};
 use serde::Deserialize;
+use slmrec_distill::model::base::token_means;
 use slmrec_distill::model::llama::LlamaBody;
 use slmrec_distill::model::ops::attention::Segments;
 use slmrec_distill::model::{
@@ -95,7 +96,13 @@ fn real_weights_make_sentences_as_likely_as_transformers_finds_them() {
         let base = load(&path, &LayerSelection::All, &sentence.text);
         assert_eq!(base.prompt.prefix_tokens, sentence.tokens, "tokenizer");
         assert_eq!(base.layers.len(), 30);
-        let states = run(&base, base.prompt_embeddings.as_ref().expect("embeddings"));
+        let embeddings = base.prompt_embeddings.as_ref().expect("embeddings");
+        // The same tokens, read as words: no special tokens in this model.
+        let words = token_means(&path, &[&sentence.text], &Device::Cpu).expect("words");
+        let mean = embeddings.mean_keepdim(0).expect("mean");
+        let difference = (words - mean).and_then(|d| d.abs()?.max_all()?.to_scalar::<f32>());
+        assert!(difference.expect("difference") < 1e-6);
+        let states = run(&base, embeddings);
         let nll = nll_per_token(&states, &table, &sentence.tokens);
         assert!(
             (nll - sentence.nll_per_token).abs() < NLL_TOLERANCE,

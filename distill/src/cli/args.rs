@@ -264,7 +264,7 @@ pub struct Teach {
     /// Which layers of the base
     #[arg(long, value_enum)]
     pub layer_choice: Option<LayerChoice>,
-    /// Whose item embeddings teacher and student begin with
+    /// What item embeddings the teacher begins with, and the student, unless it has its own
     #[arg(long, value_enum)]
     pub item_embeddings: Option<ItemSource>,
     /// Where the user vector is read: item or response

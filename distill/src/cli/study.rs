@@ -8,13 +8,13 @@ use slmrec_core::Split;
 use super::args::OutputFormat;
 use super::print;
 use crate::pipeline::stages::Context;
-use crate::pipeline::stages::study::{self, Study};
+use crate::pipeline::stages::study::{self, Study, TrainingFigures, TriedRate};
 use crate::train::BlockMap;
 
 /// `study`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  slmrec-distill study depth --values 1,2,4\n  slmrec-distill study depth --readout\n  slmrec-distill study losses\n  slmrec-distill study blocks --values 2,4 --map 2:1,8:4 --format json\n  slmrec-distill study data-size --shares 0.25,0.5,1\n\nThe earlier stages must have run. A study that was cut goes on with the same command."
+    after_help = "Examples:\n  slmrec-distill study depth --values 1,2,4\n  slmrec-distill study depth --readout\n  slmrec-distill study losses --rates 5e-4,1e-3,2e-3\n  slmrec-distill study blocks --values 2,4 --map 2:1,8:4 --format json\n  slmrec-distill study data-size --shares 0.25,0.5,1\n\nThe earlier stages must have run. A study that was cut goes on with the same command."
 )]
 pub struct StudyArgs {
     /// The question
@@ -29,6 +29,10 @@ pub struct StudyArgs {
     /// With `data-size`: shares of the users to train on [default: 0.25,0.5,1]
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub shares: Vec<f64>,
+    /// Train every student at each of these learning rates, and keep the one that the validation targets
+    /// like best [default: the one rate of the settings]
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub rates: Vec<f64>,
     /// With `depth`: train nothing, read the teacher after each of its layers instead
     #[arg(long)]
     pub readout: bool,
@@ -57,6 +61,8 @@ pub enum StudyQuestion {
     DataSize,
     /// What should the student begin as: which pretrained layers, or random weights?
     Start,
+    /// What item embeddings should it begin with: SASRec's, of titles, or random ones?
+    Items,
 }
 
 /// The targets of a study.
@@ -89,6 +95,7 @@ fn question(args: &StudyArgs) -> anyhow::Result<Study> {
         StudyQuestion::Teacher => Study::Teacher,
         StudyQuestion::Online => Study::Online,
         StudyQuestion::Start => Study::Start,
+        StudyQuestion::Items => Study::Items,
         StudyQuestion::DataSize if args.shares.is_empty() => Study::DataSize(SHARES.to_vec()),
         StudyQuestion::DataSize => Study::DataSize(args.shares.clone()),
     };
@@ -104,7 +111,15 @@ fn question(args: &StudyArgs) -> anyhow::Result<Study> {
             !args.shares.is_empty() && !matches!(study, Study::DataSize(_)),
         ),
         ("--readout", args.readout && study != Study::Readout),
+        ("--rates", !args.rates.is_empty() && study == Study::Readout),
     ];
+    if let Some(rate) = args
+        .rates
+        .iter()
+        .find(|rate| !(**rate > 0.0 && **rate < 1.0))
+    {
+        anyhow::bail!("--rates: expected numbers above 0 and below 1, found {rate}");
+    }
     match strangers.iter().find(|(_, given)| *given) {
         Some((flag, _)) => {
             anyhow::bail!(
@@ -122,18 +137,27 @@ pub(super) fn run(args: &StudyArgs, context: &Context<'_>) -> anyhow::Result<()>
         StudySplit::Validation => Split::Validation,
         StudySplit::Test => Split::Test,
     };
-    let report = study::run(context, &study, split)?;
+    let report = study::run(context, &study, &args.rates, split)?;
     if args.format == OutputFormat::Json {
         return print::json(&report);
     }
-    let mut table = print::table(&["student", "seconds of training", "validation NDCG@10"]);
+    let mut table = print::table(&[
+        "student",
+        "seconds of training",
+        "rate",
+        "validation NDCG@10",
+        "at other rates",
+    ]);
     for row in &report.comparison.rows {
         if let Some(training) = report.trainings.get(&row.system) {
             table.add_row([
                 row.system.clone(),
                 format!("{:.0}", training.seconds),
-                (training.validation_ndcg_10)
-                    .map_or_else(String::new, |metric| format!("{metric:.4}")),
+                training
+                    .learning_rate
+                    .map_or_else(String::new, |rate| rate.to_string()),
+                metric(training.validation_ndcg_10),
+                others(training),
             ]);
         }
     }
@@ -141,4 +165,21 @@ pub(super) fn run(args: &StudyArgs, context: &Context<'_>) -> anyhow::Result<()>
         return print::out(&report.comparison.to_string());
     }
     print::out(&format!("{}\n{table}", report.comparison))
+}
+
+fn metric(found: Option<f64>) -> String {
+    found.map_or_else(String::new, |metric| format!("{metric:.4}"))
+}
+
+/// What the rates gave that were tried and not taken.
+fn others(training: &TrainingFigures) -> String {
+    let other = |tried: &&TriedRate| tried.learning_rate != training.learning_rate;
+    let shown = (training.tried.iter().filter(other)).map(|tried| {
+        format!(
+            "{}: {}",
+            tried.learning_rate,
+            metric(tried.validation_ndcg_10)
+        )
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }

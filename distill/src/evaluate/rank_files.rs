@@ -1,6 +1,6 @@
 //! The rank files that an evaluation leaves behind, and where they are found.
 //!
-//! `evaluation/ranks/` holds one [`Evaluation`] a system. Which of them belong together, and in
+//! `evaluation/ranks/`, and `ranks/` in the folder of a study, hold one [`Evaluation`] a system. Which of them belong together, and in
 //! which order, says `evaluation/comparison.json`; a file that it does not name is of an earlier
 //! run and is not read.
 
@@ -86,7 +86,8 @@ pub fn rank_file_name(system: &str) -> String {
     format!("{}.json", system.replace([',', ' ', '/'], "-"))
 }
 
-/// Reads a work directory, the folder of an evaluation, its folder of rank files, or one rank file.
+/// Reads a work directory, the folder of an evaluation or of a study, its folder of rank files, or one
+/// rank file.
 ///
 /// # Errors
 /// Nothing of an evaluation there, or a file that is damaged.
@@ -109,7 +110,9 @@ pub fn read_run(path: &Path) -> Result<RankedRun, RankFileError> {
         return Ok(run(read_evaluation(&work)?, Some(path)));
     }
     if path.join(COMPARISON_FILE).is_file() || path.join(RANKS_DIR).is_dir() {
-        return Ok(run(read_evaluation(path)?, path.parent()));
+        // An evaluation lies in its work directory, a study deeper.
+        let root = (path.ancestors().skip(1).take(2)).find(|dir| dir.join(DATASET_DIR).is_dir());
+        return Ok(run(read_evaluation(path)?, root));
     }
     Ok(run(read_folder(path)?, path.ancestors().nth(2)))
 }

@@ -89,6 +89,18 @@ pub enum ModelFileError {
         /// Why.
         reason: String,
     },
+    /// A tokenizer that is not there or cannot be read.
+    #[error(
+        "{}: expected the tokenizer of the pretrained model beside its weights, found {reason}\n\
+         hint: texts (a prompt, words of titles) need it; it is published with the weights",
+        path.display()
+    )]
+    Tokenizer {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// A tensor operation failed.
     #[error("{}: {source}", path.display())]
     Tensor {

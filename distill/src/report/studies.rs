@@ -79,7 +79,10 @@ fn study(output: &StudyOutput) -> Result<Markup, ReportError> {
                 }
                 td data-label="Training" {
                     @match training {
-                        Some(training) => (format!("{:.0} s", training.seconds)),
+                        Some(training) => {
+                            (format!("{:.0} s", training.seconds))
+                            @if !training.tried.is_empty() { ", rate " (training.learning_rate) }
+                        },
                         None => "–",
                     }
                 }

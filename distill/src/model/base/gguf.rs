@@ -82,6 +82,22 @@ pub(super) fn header(path: &Path, text: &PromptText) -> Result<BaseHeader, Model
     })
 }
 
+/// The tokenizer of the file.
+pub(super) fn tokenizer(path: &Path) -> Result<Tokenizer, ModelFileError> {
+    Gguf::open(path)?.tokenizer()
+}
+
+/// Embeddings of some tokens, `[rows, H]`.
+pub(super) fn embeddings(
+    path: &Path,
+    rows: &[u32],
+    device: &Device,
+) -> Result<Tensor, ModelFileError> {
+    let mut gguf = Gguf::open(path)?;
+    let config = gguf.config()?;
+    gguf.embeddings(rows, &config, device)
+}
+
 /// llama.cpp's name for a part of a decoder layer.
 fn gguf_name(name: &str) -> &str {
     match name {

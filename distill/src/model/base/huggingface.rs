@@ -10,6 +10,7 @@ use slmrec_core::hash::{sha256_file, sha256_hex};
 use slmrec_export::checkpoint::{
     Base, CONFIG_FILE, LlamaConfig, MODEL_FILE, Prompt, RECOMMENDER_FILE, RecommenderConfig,
 };
+use tokenizers::Tokenizer;
 
 use super::{BaseHeader, LayerSelection, PretrainedBase, PromptText, encode_prompt, prompt_rows};
 use crate::model::file_error::{ModelFileError, read_json};
@@ -81,6 +82,26 @@ pub(super) fn header(dir: &Path, text: &PromptText) -> Result<BaseHeader, ModelF
         config: read_config(&dir.join(CONFIG_FILE))?,
         prompt: Origin::find(dir, text)?.prompt,
     })
+}
+
+/// `tokenizer.json` beside the weights.
+pub(super) fn tokenizer(dir: &Path) -> Result<Tokenizer, ModelFileError> {
+    let path = dir.join(TOKENIZER_FILE);
+    Tokenizer::from_file(&path).map_err(|e| ModelFileError::Tokenizer {
+        path,
+        reason: e.to_string(),
+    })
+}
+
+/// Embeddings of some tokens, `[rows, H]`.
+pub(super) fn embeddings(
+    dir: &Path,
+    rows: &[u32],
+    device: &Device,
+) -> Result<Tensor, ModelFileError> {
+    let width = read_config(&dir.join(CONFIG_FILE))?.hidden_size;
+    let mut weights = Weights::open(dir)?;
+    (weights.file_of(EMBEDDINGS)?).rows(EMBEDDINGS, rows, width, device)
 }
 
 /// Reads `config.json` and refuses what the decoder does not do.
@@ -271,11 +292,7 @@ impl Origin {
             });
         }
         let path = dir.join(TOKENIZER_FILE);
-        let tokenizer =
-            tokenizers::Tokenizer::from_file(&path).map_err(|e| ModelFileError::Prompt {
-                path: path.clone(),
-                reason: format!("{e} (a prompt needs tokenizer.json beside the weights)"),
-            })?;
+        let tokenizer = tokenizer(dir)?;
         let prompt = encode_prompt(&tokenizer, text, &path)?;
         Ok(Self {
             name,

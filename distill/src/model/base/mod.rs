@@ -7,6 +7,7 @@
 pub mod cut;
 mod gguf;
 mod huggingface;
+mod words;
 
 use std::path::Path;
 
@@ -18,6 +19,8 @@ use super::file_error::ModelFileError;
 use super::init::named_seed;
 use super::llama::{Tensors, tensor_shapes};
 use super::parameters::normal;
+
+pub use words::token_means;
 
 /// Which decoder layers of the base are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::sections::{LayerChoice, language_model_training};
+use super::sections::{ItemSource, LayerChoice, language_model_training};
 use crate::model::{BodyTraining, LlmSettings, LoraSettings, Widths};
 use crate::pipeline::PipelineError;
 use crate::train::{DistillSettings, TrainSettings};
@@ -109,6 +109,8 @@ pub struct DistillStage {
     pub start: StudentStart,
     /// What of them is trained.
     pub tuning: Tuning,
+    /// What item embeddings the student begins with; the teacher's when absent.
+    pub item_embeddings: Option<ItemSource>,
     /// Hidden size of a student that is narrower than the layers it begins with.
     pub hidden_size: Option<usize>,
     /// Width of its MLP.
@@ -148,6 +150,7 @@ impl Default for DistillStage {
             layer_choice: LayerChoice::First,
             start: StudentStart::Base,
             tuning: Tuning::Shared,
+            item_embeddings: None,
             hidden_size: None,
             intermediate_size: None,
             key_value_heads: None,
@@ -208,6 +211,14 @@ impl DistillStage {
             return Err(PipelineError::Settings(format!(
                 "setting distill.user_share: expected a number above 0, at most 1, found {found}"
             )));
+        }
+        if self.start == StudentStart::Teacher && self.item_embeddings.is_some() {
+            return Err(PipelineError::Settings(
+                "setting distill.item_embeddings: expected none for a student that begins as its \
+                 teacher, whose items it has, found one\n\
+                 hint: leave it out, or --start base"
+                    .to_owned(),
+            ));
         }
         self.check_cache()
     }

@@ -183,15 +183,23 @@ impl Default for Bert4RecStage {
     }
 }
 
-/// Whose item embeddings the language models begin with.
+/// What item embeddings the language models begin with. They stay as they are, unless
+/// `model.train_item_embeddings` has them trained on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
 pub enum ItemSource {
     /// SASRec's.
     #[default]
     SasRec,
     /// Those of the SASRec with titles: the sums `E + W t`.
     Titles,
+    /// The text encoder's vectors of the titles: what an item is called, and nothing of who chose it.
+    Encoder,
+    /// The means of the pretrained model's own vectors of a title's tokens.
+    Words,
+    /// Random ones, which say nothing until they are trained.
+    Random,
 }
 
 /// Which layers of the pretrained model are kept.
@@ -223,7 +231,7 @@ pub struct TeachStage {
     /// The pretrained model: a GGUF file, a Hugging Face directory, or a fetched name such as
     /// `smollm2-135m`.
     pub base: Option<PathBuf>,
-    /// Whose item embeddings teacher and student begin with.
+    /// What item embeddings the teacher begins with, and the student, unless it has its own.
     pub item_embeddings: ItemSource,
     /// Number of layers M.
     pub layers: usize,

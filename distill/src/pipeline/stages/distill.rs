@@ -13,7 +13,7 @@ use super::plan::{self, TrainingRun};
 use super::prior::{self, Beside};
 use super::student::student;
 use super::teach::{ModelRun, base_path, model_inputs, say_size};
-use super::{Context, blend, input_hash, online, refit, to_json};
+use super::{Context, blend, input_hash, item_embeddings, online, refit, to_json};
 use crate::train::{CrossEntropy, Distillation, Objective, Priors};
 
 /// Distils the teacher into the student.
@@ -128,6 +128,7 @@ pub(super) fn student_stage(
 ) -> Result<Stage, PipelineError> {
     let section = &context.settings.distill;
     section.check()?;
+    let items = item_embeddings::of_student(context);
     let mut stage = Stage {
         name: context.stage_name(name),
         dir,
@@ -136,6 +137,7 @@ pub(super) fn student_stage(
             "layer_choice": to_json(&section.layer_choice)?,
             "start": to_json(&section.start)?,
             "tuning": to_json(&section.tuning)?,
+            "item_embeddings": to_json(&items)?,
             "hidden_size": section.hidden_size,
             "intermediate_size": section.intermediate_size,
             "key_value_heads": section.key_value_heads,
@@ -146,7 +148,7 @@ pub(super) fn student_stage(
             "prompt": to_json(&context.settings.prompt_text())?,
             "seed": context.settings.seed,
         }),
-        inputs: model_inputs(context, &base_path(context)?)?,
+        inputs: model_inputs(context, &base_path(context)?, items)?,
     };
     if section.prior == PriorUse::Inside {
         insert_prior(context, &mut stage)?;

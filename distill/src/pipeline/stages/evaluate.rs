@@ -88,7 +88,7 @@ fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), PipelineError> {
 }
 
 /// One file a system; those of systems that are gone go, too.
-fn write_ranks(dir: &Path, evaluations: &[Evaluation]) -> Result<(), PipelineError> {
+pub(super) fn write_ranks(dir: &Path, evaluations: &[Evaluation]) -> Result<(), PipelineError> {
     match std::fs::remove_dir_all(dir) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io_error(dir, e)),
         _ => std::fs::create_dir_all(dir).map_err(|e| io_error(dir, e))?,

@@ -8,6 +8,7 @@ pub mod cold;
 pub mod distill;
 pub mod evaluate;
 pub mod export;
+mod item_embeddings;
 pub mod items;
 mod online;
 pub mod plan;

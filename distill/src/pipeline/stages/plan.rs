@@ -7,13 +7,13 @@ use slmrec_export::checkpoint::LlamaConfig;
 
 use super::super::PipelineError;
 use super::super::settings::{
-    LayerChoice, Online, StudentStart, TeacherChoice, TeacherStatesChoice,
+    ItemSource, LayerChoice, Online, StudentStart, TeacherChoice, TeacherStatesChoice,
 };
 use super::cache::stored_positions;
 use super::pretrain::WITH_TITLES;
 use super::refit::refit_name;
 use super::teach::base_path;
-use super::{Context, blend, seeded, titles, training_data};
+use super::{Context, blend, item_embeddings, seeded, titles, training_data};
 use crate::model::base::BaseHeader;
 use crate::model::{LlmSettings, Widths};
 use crate::plan::calibration::{self, Llm, Subject, Taught};
@@ -169,6 +169,7 @@ fn plan(
                 choice: section.layer_choice,
                 settings: settings.model.clone(),
                 widths: Widths::default(),
+                items: item_embeddings::of_teacher(context),
                 user_share: 1.0,
             };
             decoder(context, dataset, "teach", &body, &section.train, None)
@@ -189,6 +190,7 @@ fn plan(
                 choice,
                 settings: section.student_model(&settings.model),
                 widths: section.widths(),
+                items: item_embeddings::of_student(context),
                 user_share: section.user_share,
             };
             decoder(context, dataset, name, &body, &section.train, objective)
@@ -241,6 +243,7 @@ struct Body {
     choice: LayerChoice,
     settings: LlmSettings,
     widths: Widths,
+    items: ItemSource,
     user_share: f64,
 }
 
@@ -259,7 +262,7 @@ fn decoder(
     let layers = body.layers;
     body.choice.select(layers).resolve(available, &base)?;
     let config = body.widths.of(&header.config)?;
-    let item_dim = settings.pretrain.model.hidden_size;
+    let item_dim = item_embeddings::size(context, body.items)?;
     let max_history = settings.model.max_history;
     let train = seeded(train, context);
     let data = training_data(context, dataset, body.user_share, max_history, &train)?;

@@ -3,8 +3,8 @@
 
 use super::super::settings::StudentStart;
 use super::super::{PipelineError, WorkDir};
-use super::Context;
-use super::teach::{base_path, item_embeddings};
+use super::teach::base_path;
+use super::{Context, item_embeddings};
 use crate::model::{LlmRecommender, PretrainedBase};
 
 /// The student that the settings ask for.
@@ -32,7 +32,7 @@ pub(super) fn student(context: &Context<'_>) -> Result<LlmRecommender, PipelineE
     Ok(match own {
         Some(own) => LlmRecommender::from_parts(&base, &own, &settings, seed)?,
         None => {
-            let items = item_embeddings(context)?;
+            let items = item_embeddings::load(context, item_embeddings::of_student(context))?;
             LlmRecommender::new(&base, &items, &settings, seed, device)?
         }
     })

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::Tensor;
 use slmrec_core::{Dataset, hash};
 
 use super::super::settings::{ItemSource, LayerChoice};
@@ -11,9 +10,8 @@ use super::super::stage::{Stage, hash_input, io_error};
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::plan::{self, TrainingRun};
 use super::prior::Beside;
-use super::{Context, Training, input_hash, seeded, to_json, vocabulary_hash};
+use super::{Context, Training, input_hash, item_embeddings, seeded, to_json, vocabulary_hash};
 use crate::fetch;
-use crate::model::sasrec::SasRec;
 use crate::model::{
     CheckpointInfo, LlmRecommender, PretrainedBase, SequentialModel, write_checkpoint,
 };
@@ -36,7 +34,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
             "prompt": to_json(&context.settings.prompt_text())?,
             "seed": context.settings.seed,
         }),
-        inputs: model_inputs(context, &base)?,
+        inputs: model_inputs(context, &base, item_embeddings::of_teacher(context))?,
     };
     stage.run(context.force, context.reporter, |dir| {
         let (dataset, _) = context.dataset()?;
@@ -82,14 +80,15 @@ pub(super) fn base_path(context: &Context<'_>) -> Result<PathBuf, PipelineError>
 pub(super) fn model_inputs(
     context: &Context<'_>,
     base: &Path,
+    items: ItemSource,
 ) -> Result<BTreeMap<String, String>, PipelineError> {
     let dataset = WorkDir::finished(context.work.dataset(), "prepare")?;
-    let sasrec = sasrec_dir(context)?;
-    Ok(BTreeMap::from([
+    let mut inputs = item_embeddings::inputs(context, items)?;
+    inputs.extend([
         ("dataset".to_owned(), input_hash(&dataset)?),
-        ("sasrec".to_owned(), input_hash(&sasrec)?),
         ("base".to_owned(), base_hash(base)?),
-    ]))
+    ]);
+    Ok(inputs)
 }
 
 /// SHA-256 of a GGUF file, or over every file of a Hugging Face directory: other weights or another
@@ -121,37 +120,11 @@ pub(super) fn from_base(
     let base = PretrainedBase::load(base, &choice.select(layers), &prompt, &context.device)?;
     Ok(LlmRecommender::new(
         &base,
-        &item_embeddings(context)?,
+        &item_embeddings::load(context, item_embeddings::of_teacher(context))?,
         &context.settings.model,
         context.settings.seed,
         &context.device,
     )?)
-}
-
-/// The SASRec whose item embeddings teacher and student take.
-fn sasrec_dir(context: &Context<'_>) -> Result<PathBuf, PipelineError> {
-    match context.settings.teach.item_embeddings {
-        ItemSource::SasRec => WorkDir::finished(context.work.sasrec(), "pretrain"),
-        ItemSource::Titles => {
-            WorkDir::finished(context.work.sasrec_titles(), "pretrain --titles minilm")
-        }
-    }
-}
-
-/// Item embeddings `[N + 1, D]` of that SASRec, with what titles add to them.
-pub(super) fn item_embeddings(context: &Context<'_>) -> Result<Tensor, PipelineError> {
-    let dir = sasrec_dir(context)?;
-    let (sasrec, config) = SasRec::load(&dir, &context.device)?;
-    let expected = vocabulary_hash(context)?;
-    if config.vocabulary_sha256 != expected {
-        return Err(PipelineError::Content {
-            path: dir,
-            expected: format!("a model of the dataset with vocabulary {expected}"),
-            found: config.vocabulary_sha256,
-            hint: "run `slmrec-distill pretrain` again".into(),
-        });
-    }
-    Ok(sasrec.item_embeddings()?.detach())
 }
 
 pub(super) fn say_size(context: &Context<'_>, role: &str, model: &LlmRecommender) {

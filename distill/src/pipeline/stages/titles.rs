@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use candle_core::{DType, Device, Tensor};
 use slmrec_core::{Dataset, atomic};
 
-use super::super::stage::{Stage, io_error};
+use super::super::stage::{Stage, StageRecord, io_error};
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::teach::base_hash;
 use super::{Context, input_hash, vocabulary_hash};
@@ -25,6 +25,8 @@ const BATCH: usize = 64;
 pub(super) struct TitleVectors {
     /// Where they lie.
     dir: PathBuf,
+    /// Hash of the items whose titles they are.
+    pub(super) vocabulary: String,
     /// N + 1, T.
     shape: [usize; 2],
     /// Hash over the stage's output.
@@ -55,13 +57,30 @@ pub(super) fn run(
         let (dataset, _) = context.dataset()?;
         encode_all(context, &dataset, &encoder_dir, dir)
     })?;
-    let figure = |name: &str| outcome.record.figures[name].as_u64().unwrap_or(0) as usize;
-    let vectors = TitleVectors {
-        sha256: input_hash(&stage.dir)?,
-        dir: stage.dir,
-        shape: [figure("items") + 1, figure("size")],
-    };
+    let vectors = of_record(stage.dir, &outcome.record)?;
     Ok((vectors, outcome))
+}
+
+/// The vectors that are there already.
+///
+/// # Errors
+/// None, or a record that cannot be read.
+pub(super) fn finished(context: &Context<'_>) -> Result<TitleVectors, PipelineError> {
+    let (dir, stage) = (context.work.titles(), "pretrain --titles minilm");
+    match StageRecord::read(&dir)? {
+        Some(record) => of_record(dir, &record),
+        None => Err(PipelineError::MissingStage { path: dir, stage }),
+    }
+}
+
+fn of_record(dir: PathBuf, record: &StageRecord) -> Result<TitleVectors, PipelineError> {
+    let figure = |name: &str| record.figures[name].as_u64().unwrap_or(0) as usize;
+    Ok(TitleVectors {
+        sha256: input_hash(&dir)?,
+        vocabulary: record.inputs.get("vocabulary").cloned().unwrap_or_default(),
+        shape: [figure("items") + 1, figure("size")],
+        dir,
+    })
 }
 
 /// The directory that is asked for, or that of a fetched encoder.
@@ -160,6 +179,11 @@ impl TitleVectors {
         let mut file = WeightsFile::open(&self.dir.join(VECTORS_FILE))?;
         let vectors = file.tensor(VECTORS, &self.shape, device)?;
         Ok(vectors.to_dtype(DType::F32)?)
+    }
+
+    /// Where they lie.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// T.

@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 
 use super::*;
+use crate::model::base::token_means;
 use crate::model::tests::{body_tensors, golden, largest_difference, tiny_config};
 
 const SHARDS: [&str; 2] = [
@@ -148,6 +149,27 @@ fn layers_are_picked_across_shards_and_a_prompt_finds_its_rows() {
     assert_eq!(largest_difference(&found, &expected), 0.0);
     let header = header(dir.path(), &text).expect("header");
     assert_eq!(header.prompt, base.prompt);
+    let means = token_means(dir.path(), &["", "item next", "next"], &Device::Cpu).expect("means");
+    let rows = table.index_select(&Tensor::new(&[1u32, 2], &Device::Cpu).expect("rows"), 0);
+    let both = rows.and_then(|rows| rows.mean(0)).expect("mean");
+    let one = |at: usize| means.get(at).expect("row");
+    let nothing = both.zeros_like().expect("zeros");
+    assert_eq!(largest_difference(&one(0), &nothing), 0.0);
+    assert!(largest_difference(&one(1), &both) < 1e-6);
+    let next = table.get(1).expect("row");
+    assert_eq!(largest_difference(&one(2), &next), 0.0);
+}
+
+#[test]
+fn words_without_a_tokenizer_are_refused_with_its_place() {
+    let dir = tempfile::tempdir().expect("folder");
+    write_shards(dir.path(), &weights(|_| DType::F32));
+    let error = token_means(dir.path(), &["item"], &Device::Cpu).expect_err("no tokenizer");
+    let said = error.to_string();
+    assert!(
+        said.contains(TOKENIZER_FILE) && said.contains("hint:"),
+        "{said}"
+    );
 }
 
 #[test]

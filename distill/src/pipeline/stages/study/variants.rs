@@ -2,6 +2,7 @@
 
 use super::super::super::settings::{Online, TeacherChoice};
 use super::super::super::{PipelineError, PipelineSettings, WorkDir};
+use super::items::items;
 use super::starts::starts;
 use super::{Place, Study, Variant};
 use crate::train::{BlockMap, DistillSettings};
@@ -87,6 +88,7 @@ pub(super) fn variants(
             }
         }
         Study::Start => found.extend(starts(settings)),
+        Study::Items => found.extend(items(settings)),
         Study::Readout => {}
         Study::Teacher => {
             found.push(alone("no teacher".to_owned(), settings));
@@ -107,6 +109,13 @@ pub(super) fn variants(
             study.name()
         );
         return Err(PipelineError::Settings(what));
+    }
+    let names: Vec<&str> = found.iter().map(|v| v.name.as_str()).collect();
+    if let Some((_, twice)) = (names.iter().enumerate()).find(|(at, n)| names[..*at].contains(n)) {
+        return Err(PipelineError::Settings(format!(
+            "study {}: expected each value once, found “{twice}” twice",
+            study.name()
+        )));
     }
     Ok(found)
 }
@@ -364,6 +373,16 @@ mod tests {
         let blocks = variants(&settings, &Study::Blocks(vec![2, 4], Vec::new())).expect("variants");
         let folder = |at: usize| blocks[at].settings.distill.cache_dir.clone();
         assert_ne!(folder(1), folder(2));
+    }
+
+    #[test]
+    fn a_value_twice_is_refused_before_anything_is_trained() {
+        let settings = PipelineSettings::default();
+        let error = variants(&settings, &Study::Depth(vec![2, 4, 2])).expect_err("twice");
+        assert!(
+            error.to_string().contains("“depth 2, CE only” twice"),
+            "{error}"
+        );
     }
 
     #[test]

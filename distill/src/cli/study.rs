@@ -153,9 +153,7 @@ pub(super) fn run(args: &StudyArgs, context: &Context<'_>) -> anyhow::Result<()>
             table.add_row([
                 row.system.clone(),
                 format!("{:.0}", training.seconds),
-                training
-                    .learning_rate
-                    .map_or_else(String::new, |rate| rate.to_string()),
+                training.learning_rate.to_string(),
                 metric(training.validation_ndcg_10),
                 others(training),
             ]);

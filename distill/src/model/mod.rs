@@ -13,7 +13,7 @@ mod dropout_tests;
 pub mod file_error;
 #[cfg(test)]
 mod file_tests;
-mod init;
+pub(crate) mod init;
 pub mod item_lookups;
 pub mod llama;
 pub mod lora;

@@ -43,7 +43,8 @@ pub enum TrainError {
     /// A model that reads one vector a history was asked for one target a position.
     #[error(
         "targets = \"all\" needs a user vector at each of the {positions} positions, this model has {found}\n\
-         hint: the `response` readout trains with targets = \"last\""
+         hint: the `response` readout trains with targets = \"last\": --set teach.train.targets=last, \
+         --set distill.train.targets=last"
     )]
     Readout {
         /// Positions of the batch.

@@ -14,7 +14,8 @@ use super::prior::{self, Beside};
 use super::student::student;
 use super::teach::{ModelRun, base_path, model_inputs, say_size};
 use super::{Context, blend, input_hash, item_embeddings, online, refit, to_json};
-use crate::train::{CrossEntropy, Distillation, Objective, Priors};
+use crate::train::distillation::Norm;
+use crate::train::{CrossEntropy, Distillation, FitReport, Objective, Priors};
 
 /// Distils the teacher into the student.
 ///
@@ -78,8 +79,35 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
             beside,
         };
         let objectives: Vec<&dyn Objective> = objectives.iter().map(|o| o as _).collect();
-        run.fit_and_write(context, &students, &objectives)
+        let report = run.fit(context, &students, &objectives)?;
+        run.write(context, (run.role, dir), &students[0], &report)?;
+        say_what_swamps(context, &report);
+        to_json(&report)
     })
+}
+
+/// How many times the cross-entropy a term may count before that is said.
+const SWAMPS: f64 = 10.0;
+
+/// The weights are the paper's, for states of the size that they had there; those of other models
+/// are longer.
+fn say_what_swamps(context: &Context<'_>, report: &FitReport) {
+    let Some(first) = report.epochs.first() else {
+        return;
+    };
+    let objective = &context.settings.distill.objective;
+    for (name, value) in objective.swamping(&first.losses, SWAMPS) {
+        let ce = first.losses.get("ce").copied().unwrap_or_default();
+        context.reporter.say(&format!(
+            "distill: in the first epoch {name}, by its weight, was {value:.1} beside a cross-entropy \
+             of {ce:.2}, so little was learned of anything else\n\
+             hint: a smaller distill.objective.lambda_{name}{}",
+            match (name, objective.norm) {
+                ("norm", Norm::Squared) => ", or --set distill.objective.norm=unsquared",
+                _ => "",
+            }
+        ));
+    }
 }
 
 /// The same student, the same steps, cross-entropy only; `None` when the settings do not ask for it.

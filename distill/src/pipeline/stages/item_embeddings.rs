@@ -10,14 +10,15 @@ use super::super::{PipelineError, WorkDir};
 use super::teach::base_path;
 use super::titles::{self, TitleVectors};
 use super::{Context, input_hash, vocabulary_hash};
-use crate::model::base::{BaseHeader, PromptText, token_means};
+use crate::model::base::{BaseHeader, token_means};
 use crate::model::init::named_seed;
 use crate::model::parameters::normal;
 use crate::model::sasrec::SasRec;
+use crate::model::{PromptText, SequentialModel};
 
 /// Root mean square of the values of item embeddings that no SASRec has trained: what trained ones
 /// have, so that the rates that suit these suit those.
-const SIZE_OF_VALUES: f64 = 0.1;
+const SIZE_OF_VALUES: f64 = 0.05;
 
 /// Those of the teacher.
 pub(super) fn of_teacher(context: &Context<'_>) -> ItemSource {

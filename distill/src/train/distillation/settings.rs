@@ -1,5 +1,7 @@
 //! The weights and forms of the objective's terms.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::block_map::{BlockMap, block_ends};
@@ -98,6 +100,24 @@ impl DistillSettings {
         check(name, found >= fewest, &expected, found)
     }
 
+    /// The terms that count by their weight of more than `times` the cross-entropy, with what they
+    /// count; `losses` are the unweighted values by name. Gradients are clipped, so that such a term
+    /// leaves little of all others.
+    #[must_use]
+    pub fn swamping(&self, losses: &BTreeMap<String, f64>, times: f64) -> Vec<(&'static str, f64)> {
+        let weights = [
+            ("cos", self.lambda_cos),
+            ("norm", self.lambda_norm),
+            ("ms", self.lambda_ms),
+            ("kd", self.lambda_kd),
+            ("block_kl", self.lambda_block_kl),
+        ];
+        let most = losses.get("ce").map_or(f64::INFINITY, |ce| times * ce);
+        let counted = |(name, weight)| Some((name, weight * losses.get(name)?));
+        let counted = weights.into_iter().filter_map(counted);
+        counted.filter(|(_, value)| *value > most).collect()
+    }
+
     /// Number of blocks b.
     #[must_use]
     pub fn num_blocks(&self) -> usize {
@@ -181,6 +201,27 @@ impl DistillSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn terms_that_swamp_the_cross_entropy_are_named() {
+        let settings = DistillSettings {
+            lambda_norm: 0.1,
+            lambda_kd: 1.0,
+            ..DistillSettings::default()
+        };
+        let losses = |norm: f64| {
+            let losses = [
+                ("ce", 4.0),
+                ("norm", norm),
+                ("kd", 2.0),
+                ("teacher_ce", 900.0),
+            ];
+            BTreeMap::from(losses.map(|(name, value)| (name.to_owned(), value)))
+        };
+        assert_eq!(settings.swamping(&losses(399.0), 10.0), []);
+        assert_eq!(settings.swamping(&losses(2000.0), 10.0), [("norm", 200.0)]);
+        assert_eq!(settings.swamping(&BTreeMap::new(), 10.0), []);
+    }
 
     #[test]
     fn refuses_settings_outside_their_range() {

@@ -92,29 +92,27 @@ pub fn rank_file_name(system: &str) -> String {
 /// # Errors
 /// Nothing of an evaluation there, or a file that is damaged.
 pub fn read_run(path: &Path) -> Result<RankedRun, RankFileError> {
-    let run = |evaluations, dataset: Option<&Path>| RankedRun {
+    let run = |evaluations| RankedRun {
         path: path.to_owned(),
         evaluations,
-        dataset: dataset
-            .map(|root| root.join(DATASET_DIR))
-            .filter(|d| d.is_dir()),
+        // An evaluation lies in its work directory, the ranks of a study three folders deeper.
+        dataset: (path.ancestors().take(5).map(|root| root.join(DATASET_DIR)))
+            .find(|dataset| dataset.is_dir()),
     };
     if path.is_file() {
-        return Ok(run(vec![read_ranks(path)?], path.ancestors().nth(3)));
+        return Ok(run(vec![read_ranks(path)?]));
     }
     if !path.is_dir() {
         return Err(missing(path, "nothing"));
     }
     let work = path.join(EVALUATION_DIR);
     if work.is_dir() {
-        return Ok(run(read_evaluation(&work)?, Some(path)));
+        return Ok(run(read_evaluation(&work)?));
     }
     if path.join(COMPARISON_FILE).is_file() || path.join(RANKS_DIR).is_dir() {
-        // An evaluation lies in its work directory, a study deeper.
-        let root = (path.ancestors().skip(1).take(2)).find(|dir| dir.join(DATASET_DIR).is_dir());
-        return Ok(run(read_evaluation(path)?, root));
+        return Ok(run(read_evaluation(path)?));
     }
-    Ok(run(read_folder(path)?, path.ancestors().nth(2)))
+    Ok(run(read_folder(path)?))
 }
 
 /// Reads the comparison in the folder of an evaluation.
@@ -207,13 +205,14 @@ mod tests {
         let systems = [evaluation("b, late", |_| 2), evaluation("a", |_| 1)];
         let comparison = Comparison::new(&systems, &[]).expect("same targets");
         let evaluation_dir = root.join("evaluation");
+        let study = root.join("studies/losses");
         let json = serde_json::to_vec(&comparison).expect("JSON");
-        write(&evaluation_dir.join(COMPARISON_FILE), &json);
-        for system in &systems {
-            let path = evaluation_dir
-                .join(RANKS_DIR)
-                .join(rank_file_name(&system.name));
-            write(&path, &system.to_json().expect("JSON"));
+        for folder in [&evaluation_dir, &study] {
+            write(&folder.join(COMPARISON_FILE), &json);
+            for system in &systems {
+                let path = folder.join(RANKS_DIR).join(rank_file_name(&system.name));
+                write(&path, &system.to_json().expect("JSON"));
+            }
         }
         fs::create_dir_all(root.join(DATASET_DIR)).expect("folder");
         let names = |path: &Path| -> Vec<String> {
@@ -231,6 +230,8 @@ mod tests {
         let ranks = evaluation_dir.join(RANKS_DIR);
         assert_eq!(names(&ranks), ["a", "b, late"], "by file name");
         assert_eq!(names(&ranks.join("b--late.json")), ["b, late"]);
+        assert_eq!(names(&study), ["b, late", "a"]);
+        assert_eq!(names(&study.join("ranks/a.json")), ["a"]);
 
         // What the comparison does not name is of an earlier run; what it names must be there.
         write(&ranks.join("old.json"), b"{}");

@@ -62,7 +62,36 @@ pub(super) fn goes_on_where_it_was(folder: &Path) {
     assert_eq!(numbers.status.code(), Some(1));
     let said = String::from_utf8_lossy(&numbers.stderr).into_owned();
     assert!(said.contains("--values"), "{said}");
+    tries_rates_and_keeps_ranks(folder);
     stand_in_the_report(folder);
+}
+
+/// Every student at each rate, the best of them compared, and `compare` reads what it left.
+fn tries_rates_and_keeps_ranks(folder: &Path) {
+    let study = [
+        "study",
+        "items",
+        "--rates",
+        "1e-3,3e-3",
+        "--format",
+        "json",
+        "--config",
+        "pipeline.toml",
+        "--set",
+        "distill.train.epochs=1",
+    ];
+    let found = json(&run_well("slmrec-distill", folder, &study));
+    let random = &found["trainings"]["random, trained on"];
+    let tried = random["tried"].as_array().expect("rates");
+    assert_eq!(tried.len(), 2);
+    let metric = |of: &serde_json::Value| of["validation_ndcg_10"].as_f64().expect("a metric");
+    let best = tried.iter().map(metric).fold(0.0, f64::max);
+    assert_eq!(metric(random), best, "{random}");
+    let systems = ["--system", "random, trained on", "--against", "of SASRec"];
+    let kept = "slmrec-work/studies/items";
+    let compare = [&["compare", kept, kept][..], &systems].concat();
+    let said = run_well("slmrec-distill", folder, &compare);
+    assert!(said.contains("random, trained on"), "{said}");
 }
 
 /// Each with its chart or its table, unless it was not asked; none is out of date.

@@ -37,7 +37,7 @@ pub enum LayerSelection {
         /// How many are kept.
         count: usize,
     },
-    /// So many, evenly spaced, the last layer included; the count divides the model's layers.
+    /// So many, spaced as evenly as whole layers allow, the last one included.
     Spread(usize),
     /// These, in this order.
     Layers(Vec<usize>),
@@ -58,15 +58,7 @@ impl LayerSelection {
             Self::All => (available, 1),
             Self::First(count) => (*count, 1),
             Self::Interval { step, count } => (*count, *step),
-            Self::Spread(count) if *count > 0 && !available.is_multiple_of(*count) => {
-                let expected = format!("a number of layers that divides the model's {available}");
-                return Err(ModelFileError::malformed(
-                    path,
-                    &expected,
-                    count.to_string(),
-                ));
-            }
-            Self::Spread(count) => (*count, available.checked_div(*count).unwrap_or(0)),
+            Self::Spread(count) => (*count, 1),
             Self::Layers(layers) => (layers.len(), 1),
         };
         if count > available || available == 0 {
@@ -74,7 +66,10 @@ impl LayerSelection {
         }
         let layers: Vec<usize> = match self {
             Self::Layers(layers) => layers.clone(),
-            Self::Spread(_) => (1..=count).map(|k| k * step - 1).collect(),
+            // No more layers than there are, so the last of the k-th part is at least the k-th.
+            Self::Spread(_) => (1..=count)
+                .map(|k| k.saturating_mul(available) / count - 1)
+                .collect(),
             _ => (0..count).map(|i| i.saturating_mul(step)).collect(),
         };
         if let Some(wanted) = layers.iter().find(|layer| **layer >= available) {
@@ -258,4 +253,22 @@ fn prompt_rows(prompt: &Prompt) -> Vec<u32> {
         .chain(&prompt.suffix_tokens)
         .copied()
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spread_layers_end_with_the_last_and_need_not_divide() {
+        let spread = |count, available| {
+            let found = LayerSelection::Spread(count).resolve(available, Path::new("model"));
+            found.ok()
+        };
+        assert_eq!(spread(2, 6), Some(vec![2, 5]));
+        assert_eq!(spread(4, 30), Some(vec![6, 14, 21, 29]));
+        assert_eq!(spread(5, 5), Some(vec![0, 1, 2, 3, 4]));
+        assert_eq!(spread(6, 5), None);
+        assert_eq!(spread(0, 5), None);
+    }
 }

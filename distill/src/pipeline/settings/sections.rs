@@ -209,7 +209,7 @@ pub enum LayerChoice {
     /// The first ones ("trune").
     #[default]
     First,
-    /// Every k-th, the last included ("interval").
+    /// Every k-th, the last included ("interval"); as evenly spaced as whole layers allow.
     Interval,
 }
 

@@ -153,7 +153,7 @@ pub(super) fn run(args: &StudyArgs, context: &Context<'_>) -> anyhow::Result<()>
             table.add_row([
                 row.system.clone(),
                 format!("{:.0}", training.seconds),
-                training.learning_rate.to_string(),
+                (training.learning_rate).map_or_else(String::new, |rate| rate.to_string()),
                 metric(training.validation_ndcg_10),
                 others(training),
             ]);
@@ -171,7 +171,7 @@ fn metric(found: Option<f64>) -> String {
 
 /// What the rates gave that were tried and not taken.
 fn others(training: &TrainingFigures) -> String {
-    let other = |tried: &&TriedRate| tried.learning_rate != training.learning_rate;
+    let other = |tried: &&TriedRate| Some(tried.learning_rate) != training.learning_rate;
     let shown = (training.tried.iter().filter(other)).map(|tried| {
         format!(
             "{}: {}",

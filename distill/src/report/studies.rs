@@ -81,7 +81,9 @@ fn study(output: &StudyOutput) -> Result<Markup, ReportError> {
                     @match training {
                         Some(training) => {
                             (format!("{:.0} s", training.seconds))
-                            @if !training.tried.is_empty() { ", rate " (training.learning_rate) }
+                            @if let ([_, _, ..], Some(rate)) = (training.tried.as_slice(), training.learning_rate) {
+                                ", rate " (rate)
+                            }
                         },
                         None => "–",
                     }

@@ -18,19 +18,11 @@ pub struct TrainingFigures {
     pub seconds: f64,
     /// The metric that chose its epoch, and its rate.
     pub validation_ndcg_10: Option<f64>,
-    /// Peak learning rate.
-    pub learning_rate: f64,
+    /// Peak learning rate; unknown in records of before rates were tried.
+    pub learning_rate: Option<f64>,
     /// Every rate that was tried for it, where several were.
+    #[serde(default)]
     pub tried: Vec<TriedRate>,
-}
-
-impl TrainingFigures {
-    fn as_tried(&self) -> TriedRate {
-        TriedRate {
-            learning_rate: self.learning_rate,
-            validation_ndcg_10: self.validation_ndcg_10,
-        }
-    }
 }
 
 /// A learning rate and what came of it.
@@ -70,14 +62,19 @@ pub(super) fn best(
         let mut settings = variant.settings.clone();
         settings.distill.train.learning_rate = rate;
         let own = context.with(settings, context.work.study(study.folder(), &folder));
-        train(&own, variant.taught)
+        let trained = train(&own, variant.taught)?;
+        let tried = TriedRate {
+            learning_rate: rate,
+            validation_ndcg_10: trained.figures.validation_ndcg_10,
+        };
+        Ok::<_, PipelineError>((trained, tried))
     };
     let (first, others) = rates.split_first().unwrap_or((&own_rate[0], &[]));
-    let mut best = at(*first)?;
-    let mut tried = vec![best.figures.as_tried()];
+    let (mut best, first) = at(*first)?;
+    let mut tried = vec![first];
     for &rate in others {
-        let trained = at(rate)?;
-        tried.push(trained.figures.as_tried());
+        let (trained, next) = at(rate)?;
+        tried.push(next);
         best = better(best, trained);
     }
     if !rates.is_empty() {
@@ -115,7 +112,7 @@ fn train(context: &Context<'_>, taught: bool) -> Result<Trained, PipelineError> 
         figures: TrainingFigures {
             seconds: record.seconds,
             validation_ndcg_10: record.figures["best_metric"].as_f64(),
-            learning_rate: section.train.learning_rate,
+            learning_rate: Some(section.train.learning_rate),
             tried: Vec::new(),
         },
         record,

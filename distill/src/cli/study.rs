@@ -14,7 +14,7 @@ use crate::train::BlockMap;
 /// `study`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  slmrec-distill study depth --values 1,2,4\n  slmrec-distill study depth --readout\n  slmrec-distill study losses --rates 5e-4,1e-3,2e-3\n  slmrec-distill study blocks --values 2,4 --map 2:1,8:4 --format json\n  slmrec-distill study data-size --shares 0.25,0.5,1\n\nThe earlier stages must have run. A study that was cut goes on with the same command."
+    after_help = "Examples:\n  slmrec-distill study depth --values 1,2,4\n  slmrec-distill study depth --readout\n  slmrec-distill study losses --rates 5e-4,1e-3,2e-3\n  slmrec-distill study blocks --values 2,4 --map 2:1,8:4 --format json\n  slmrec-distill study data-size --shares 0.25,0.5,1\n  slmrec-distill study items --config slmrec-work/pipeline.toml\n\nThe earlier stages must have run. A study that was cut goes on with the same command."
 )]
 pub struct StudyArgs {
     /// The question

@@ -91,8 +91,8 @@ pub enum ModelFileError {
     },
     /// A tokenizer that is not there or cannot be read.
     #[error(
-        "{}: expected the tokenizer of the pretrained model beside its weights, found {reason}\n\
-         hint: texts (a prompt, words of titles) need it; it is published with the weights",
+        "{}: expected a tokenizer that reads texts, beside the weights, found {reason}\n\
+         hint: a prompt and words of titles need the one that is published with the weights",
         path.display()
     )]
     Tokenizer {

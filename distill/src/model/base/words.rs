@@ -9,7 +9,12 @@ use tokenizers::Tokenizer;
 use super::{gguf, huggingface};
 use crate::model::file_error::ModelFileError;
 
-/// The mean of the token embeddings of each text, `[texts, H]`; zeros for an empty one.
+/// Tokens of a text that count, as many as the text encoder reads of one: a title from a hostile file
+/// may have any length.
+const MAX_TOKENS: usize = 256;
+
+/// The mean of the embeddings of the first 256 tokens of each text, `[texts, H]`; zeros for an empty
+/// one.
 ///
 /// # Errors
 /// As [`super::PretrainedBase::load`]; no tokenizer beside the weights.
@@ -52,8 +57,15 @@ fn tokens(tokenizer: &Tokenizer, text: &str, path: &Path) -> Result<Vec<u32>, Mo
     }
     let encoding = tokenizer.encode(text, false);
     encoding
-        .map(|encoding| encoding.get_ids().to_vec())
-        .map_err(|e| ModelFileError::Prompt {
+        .map(|encoding| {
+            encoding
+                .get_ids()
+                .iter()
+                .take(MAX_TOKENS)
+                .copied()
+                .collect()
+        })
+        .map_err(|e| ModelFileError::Tokenizer {
             path: path.to_owned(),
             reason: e.to_string(),
         })

@@ -135,6 +135,12 @@ fn of_words(context: &Context<'_>) -> Result<Tensor, PipelineError> {
 }
 
 fn random(context: &Context<'_>) -> Result<Tensor, PipelineError> {
+    if !context.settings.model.train_item_embeddings {
+        context.reporter.say(
+            "item embeddings are random and stay so\n\
+             hint: --set model.train_item_embeddings=true has them trained",
+        );
+    }
     let (dataset, _) = context.dataset()?;
     let shape = (dataset.num_items(), size(context, ItemSource::Random)?);
     let seed = named_seed(context.settings.seed, "random item embeddings");

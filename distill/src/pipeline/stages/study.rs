@@ -123,6 +123,12 @@ fn students(
 ) -> Result<(StudyReport, Vec<Evaluation>), PipelineError> {
     let context = measure.context;
     let variants = variants(&context.settings, study)?;
+    if *study == Study::Items && context.settings.pretrain.titles.is_none() {
+        (context.reporter).say(
+            "study items: item embeddings of titles are left out, since pretrain.titles names no text encoder\n\
+             hint: `slmrec-distill pretrain --titles minilm`, then --set pretrain.titles=minilm",
+        );
+    }
     let first = variants[0].name.as_str();
     let (mut evaluations, mut pairs) = (Vec::new(), Vec::new());
     let mut trainings = BTreeMap::new();

@@ -158,6 +158,10 @@ fn layers_are_picked_across_shards_and_a_prompt_finds_its_rows() {
     assert!(largest_difference(&one(1), &both) < 1e-6);
     let next = table.get(1).expect("row");
     assert_eq!(largest_difference(&one(2), &next), 0.0);
+    let long = format!("{}{}", "item ".repeat(256), "next ".repeat(1000));
+    let cut = token_means(dir.path(), &[&long], &Device::Cpu).expect("means");
+    let item = table.get(2).expect("row");
+    assert!(largest_difference(&cut.get(0).expect("row"), &item) < 1e-6);
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(super) fn items(settings: &PipelineSettings) -> Vec<Variant> {
     ];
     let reads_titles = |source| !matches!(source, ItemSource::SasRec | ItemSource::Random);
     let has_titles = settings.pretrain.titles.is_some();
-    sources.retain(|(source, _)| has_titles || !reads_titles(*source));
+    sources.retain(|(source, _)| has_titles || *source == chosen || !reads_titles(*source));
     let forms = sources.into_iter().flat_map(|(source, name)| {
         [
             (source, false, name.to_owned()),
@@ -60,6 +60,8 @@ mod tests {
         let mut settings = PipelineSettings::default();
         let expected = ["of SASRec", "of SASRec, trained on", "random, trained on"];
         assert_eq!(names(&settings), expected, "without titles");
+        settings.teach.item_embeddings = ItemSource::Words;
+        assert_eq!(names(&settings)[0], "words of titles", "what was asked for");
         settings.pretrain.titles = Some("minilm".into());
         settings.teach.item_embeddings = ItemSource::Titles;
         let found = items(&settings);

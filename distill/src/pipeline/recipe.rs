@@ -207,11 +207,14 @@ mod tests {
         assert_eq!((long.teach.layers, long.distill.layers), (8, 4));
         assert_eq!(long.distill.teacher, TeacherChoice::Blend);
         assert_eq!(long.pretrain.titles, None);
-        assert_eq!(long.model.dropout, 0.0);
+        assert_eq!((long.model.dropout, long.prior.largest_alpha), (0.0, 6.0));
         let change = ("distill.layers".to_owned(), toml::Value::from(3));
         let short = recipe(4, 0.9, true).settings(&[change]).expect("settings");
         assert_eq!((short.teach.layers, short.distill.layers), (6, 3));
-        assert_eq!(short.model.dropout, 0.3);
+        assert_eq!(
+            (short.model.dropout, short.prior.largest_alpha),
+            (0.3, 13.0)
+        );
         assert_eq!(short.pretrain.titles, Some(PathBuf::from("minilm")));
         assert_eq!(short.teach.item_embeddings, ItemSource::Titles);
         assert_eq!(

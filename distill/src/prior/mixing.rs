@@ -6,24 +6,17 @@ use slmrec_core::metrics::Metric;
 use slmrec_core::prior::{PriorWeights, SparseSums, TransitionPrior};
 use slmrec_core::{Dataset, ItemIndex, Split};
 
+use super::grid::{self, grid};
 use super::leave_one_out::sum_without_last;
 use crate::evaluate::{Case, EvaluateError, Scorer, for_each_batch, held_out_cases};
 
-/// The grid. A model trained by cross-entropy gives logarithms of probabilities, which is what the
-/// prior adds, so weights around 1 to 6 are what one expects.
-const ALPHAS: [f32; 13] = [
-    0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 9.0, 13.0,
-];
-const BETAS: [f32; 12] = [
-    1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0,
-];
 /// Ranks beyond this are all the same to NDCG@10.
 const DEPTH: usize = 10;
 
 /// What a prior is worth beside a model.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mixture {
-    /// The best weights; an `alpha` of 0 where the prior does not help.
+    /// The middle of the best weights; an `alpha` of 0 where the prior does not help.
     pub weights: PriorWeights,
     /// NDCG@10 of the model alone on the validation targets, seen items removed.
     pub ndcg_10_without: f64,
@@ -56,8 +49,9 @@ impl Counts {
     }
 }
 
-/// Tries all weights of a grid on the validation targets; among equal ones the smallest `alpha`.
-/// `users` limits it to some places of the dataset.
+/// Tries all weights of a grid on the validation targets, and takes [the middle of the best
+/// ones](grid::middle_of_the_best). None has an `alpha` above `largest_alpha`; `users` limits it to some
+/// places of the dataset.
 ///
 /// # Errors
 /// A scorer that fails; a dataset without validation targets.
@@ -65,6 +59,7 @@ pub fn mix(
     scorer: &mut dyn Scorer,
     dataset: &Dataset,
     counts: &Counts,
+    largest_alpha: f32,
     users: Option<&[usize]>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Mixture, EvaluateError> {
@@ -75,23 +70,20 @@ pub fn mix(
         Ok(ranks_of_grid(&sums, case, scores))
     })?;
     let grid: Vec<PriorWeights> = grid().collect();
-    let ndcg: Vec<f64> = (0..grid.len())
+    // `alpha` ascends, so those that are allowed come first.
+    let allowed = grid.partition_point(|weights| weights.alpha <= largest_alpha);
+    let ndcg: Vec<f64> = (0..allowed)
         .into_par_iter()
         .map(|at| {
             let of_weights: Vec<u32> = ranks.iter().map(|r| u32::from(r[at])).collect();
             Metric::Ndcg(10).mean(&of_weights)
         })
         .collect();
-    let mut best = 0;
-    for (at, value) in ndcg.iter().enumerate() {
-        if *value > ndcg[best] {
-            best = at;
-        }
-    }
+    let chosen = grid::middle_of_the_best(&ranks, &ndcg);
     Ok(Mixture {
-        weights: grid[best],
+        weights: grid[chosen],
         ndcg_10_without: ndcg[0],
-        ndcg_10_with: ndcg[best],
+        ndcg_10_with: ndcg[chosen],
         users: cases.len(),
     })
 }
@@ -133,14 +125,6 @@ fn cross_entropy(sums: &SparseSums, target: ItemIndex, weights: PriorWeights) ->
     let counted: f64 = sums.iter().map(|(_, p)| added(p).exp() - 1.0).sum();
     let all = sums.num_items() as f64; // an item without a count weighs e^0
     (all + counted).ln() - added(sums.get(target))
-}
-
-/// All weights, `alpha` ascending; the first has an `alpha` of 0.
-fn grid() -> impl Iterator<Item = PriorWeights> {
-    ALPHAS.into_iter().flat_map(|alpha| {
-        let betas = if alpha == 0.0 { &BETAS[..1] } else { &BETAS };
-        betas.iter().map(move |&beta| PriorWeights { alpha, beta })
-    })
 }
 
 /// The weights of the grid under which a model and the counts together make the validation targets
@@ -276,6 +260,7 @@ mod tests {
             &mut floor,
             &data,
             &Counts::OfTraining(prior.clone()),
+            13.0,
             None,
             &mut |_, _| (),
         )
@@ -289,6 +274,15 @@ mod tests {
         let mut both = WithPrior::new("both", &mut floor, &prior, mixture.weights);
         let both = validation_ndcg_of(&mut both, &data, None);
         assert_eq!(both.expect("evaluates"), mixture.ndcg_10_with);
+
+        let counts = Counts::OfTraining(prior);
+        let mut limited = |largest| {
+            let mixture = mix(&mut floor, &data, &counts, largest, None, &mut |_, _| ());
+            mixture.expect("mixes").weights.alpha
+        };
+        assert_eq!(limited(0.0), 0.0);
+        let most = mixture.weights.alpha - 0.1;
+        assert!(limited(most) <= most);
     }
 
     /// Each user is asked beside the counts of all others' validation items.
@@ -299,7 +293,7 @@ mod tests {
         let all = count(&newer, 50, PriorSettings::WINDOW_5, 99).expect("counts");
         let mut floor = Popularity::fit(&data, Split::Validation);
         let counts = Counts::OneNewer(all);
-        let mixture = mix(&mut floor, &data, &counts, None, &mut |_, _| ()).expect("mixes");
+        let mixture = mix(&mut floor, &data, &counts, 13.0, None, &mut |_, _| ()).expect("mixes");
         assert!(mixture.weights.alpha > 0.0);
         let cases = held_out_cases(&data, Split::Validation, None).expect("targets");
         let ranks = cases.iter().map(|case| {
@@ -407,6 +401,7 @@ mod tests {
             &mut Knows,
             &data,
             &Counts::OfTraining(prior.expect("counts")),
+            13.0,
             None,
             &mut |_, _| (),
         );

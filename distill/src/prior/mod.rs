@@ -8,6 +8,7 @@
 //! [`TransitionPrior`]: slmrec_core::TransitionPrior
 
 pub mod counting;
+mod grid;
 mod leave_one_out;
 pub mod mixing;
 pub mod scorer;

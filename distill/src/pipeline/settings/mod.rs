@@ -173,20 +173,26 @@ impl PipelineSettings {
                     found: e.to_string().trim().to_owned(),
                     hint: "`slmrec-distill settings` prints every setting with its default".into(),
                 })?;
-        settings.check_model()?;
+        settings.check_ranges()?;
         Ok(settings)
     }
 
-    /// Before SASRecs are trained for hours for a language model that is then refused.
-    fn check_model(&self) -> Result<(), PipelineError> {
-        let found = self.model.dropout;
-        if (0.0..1.0).contains(&found) {
-            return Ok(());
+    /// Before SASRecs are trained for hours for a stage that then refuses its settings.
+    fn check_ranges(&self) -> Result<(), PipelineError> {
+        let (dropout, alpha) = (self.model.dropout, self.prior.largest_alpha);
+        if !(0.0..1.0).contains(&dropout) {
+            return Err(PipelineError::Settings(format!(
+                "setting model.dropout: expected a probability of at least 0, below 1, found {dropout}\n\
+                 hint: 0 drops nothing, 0.3 is what short histories were found to want"
+            )));
         }
-        Err(PipelineError::Settings(format!(
-            "setting model.dropout: expected a probability of at least 0, below 1, found {found}\n\
-             hint: 0 drops nothing, 0.3 is what short histories were found to want"
-        )))
+        if !(alpha >= 0.0 && alpha.is_finite()) {
+            return Err(PipelineError::Settings(format!(
+                "setting prior.largest_alpha: expected a number of at least 0, found {alpha}\n\
+                 hint: 0 leaves the counts out of every model, 6 trusts them six times as much as the model"
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -246,11 +252,19 @@ mod tests {
     use crate::model::{BodyTraining, LoraSettings};
 
     #[test]
-    fn a_dropout_that_is_no_probability_is_refused_at_once() {
-        for found in [-0.1, 1.0, f64::NAN] {
-            let change = ("model.dropout".to_owned(), found.into());
+    fn numbers_that_make_no_sense_are_refused_at_once() {
+        let wrong = [
+            ("model.dropout", -0.1),
+            ("model.dropout", 1.0),
+            ("model.dropout", f64::NAN),
+            ("prior.largest_alpha", -1.0),
+            ("prior.largest_alpha", f64::INFINITY),
+            ("prior.largest_alpha", f64::NAN),
+        ];
+        for (setting, found) in wrong {
+            let change = (setting.to_owned(), found.into());
             let refused = PipelineSettings::load(None, &[change]).expect_err("refused");
-            assert!(refused.to_string().contains("model.dropout"), "{refused}");
+            assert!(refused.to_string().contains(setting), "{refused}");
         }
     }
 

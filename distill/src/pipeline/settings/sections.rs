@@ -33,6 +33,8 @@ pub struct PriorStage {
     pub validation_users: usize,
     /// Which counts stand beside a model while its weights for the test targets are chosen.
     pub weigh_with: WeighWith,
+    /// The largest `alpha` in `alpha * ln(1 + p / beta)` that is tried beside a model.
+    pub largest_alpha: f32,
 }
 
 /// Which counts stand beside a model while the validation targets choose its weights.
@@ -54,6 +56,7 @@ impl Default for PriorStage {
             neighbours: 256,
             validation_users: 10_000,
             weigh_with: WeighWith::default(),
+            largest_alpha: 13.0,
         }
     }
 }

@@ -45,6 +45,7 @@ pub fn run(context: &Context<'_>) -> Result<(Comparison, Outcome), PipelineError
             "split": section.split,
             "bundle": section.bundle,
             "prior_weigh_with": context.settings.prior.weigh_with,
+            "prior_largest_alpha": context.settings.prior.largest_alpha,
         }))?,
         inputs: systems.inputs(context)?,
     };

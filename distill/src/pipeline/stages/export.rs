@@ -52,6 +52,7 @@ pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
             "export": section,
             "prior_validation_users": context.settings.prior.validation_users,
             "prior_weigh_with": context.settings.prior.weigh_with,
+            "prior_largest_alpha": context.settings.prior.largest_alpha,
             "seed": context.settings.seed,
         }))?,
         inputs,

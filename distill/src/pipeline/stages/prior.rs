@@ -264,11 +264,19 @@ impl Known {
             _ => &self.of_training,
         };
         let users = validation_users(context, dataset);
+        let largest = context.settings.prior.largest_alpha;
         let name = scorer.name().to_owned();
         let total = users.as_ref().map_or(dataset.num_users(), Vec::len);
         let counter = context.reporter.counter("prior", total as u64);
         let mut progress = |done: usize, _total: usize| counter.set(done as u64);
-        let mixture = mix(scorer, dataset, counts, users.as_deref(), &mut progress)?;
+        let mixture = mix(
+            scorer,
+            dataset,
+            counts,
+            largest,
+            users.as_deref(),
+            &mut progress,
+        )?;
         drop(counter);
         let Mixture {
             weights: PriorWeights { alpha, beta },

@@ -78,7 +78,7 @@ fn of_record(dir: PathBuf, record: &StageRecord) -> Result<TitleVectors, Pipelin
     Ok(TitleVectors {
         sha256: input_hash(&dir)?,
         vocabulary: record.inputs.get("vocabulary").cloned().unwrap_or_default(),
-        shape: [figure("items") + 1, figure("size")],
+        shape: [figure("items").saturating_add(1), figure("size")],
         dir,
     })
 }

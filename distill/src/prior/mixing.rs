@@ -70,8 +70,8 @@ pub fn mix(
         Ok(ranks_of_grid(&sums, case, scores))
     })?;
     let grid: Vec<PriorWeights> = grid().collect();
-    // `alpha` ascends, so those that are allowed come first.
-    let allowed = grid.partition_point(|weights| weights.alpha <= largest_alpha);
+    // `alpha` ascends, so those that are allowed come first, no prior at all among them.
+    let allowed = grid.partition_point(|weights| weights.alpha <= largest_alpha.max(0.0));
     let ndcg: Vec<f64> = (0..allowed)
         .into_par_iter()
         .map(|at| {

@@ -188,6 +188,7 @@ fn one_layer_of_a_large_model_is_loaded_planned_and_trained() {
             targets: Targets::All,
             work: Work::of(&data, &whole_batches, &Device::Cpu),
             distillation: None,
+            teachers: 1,
             online: None,
         };
         let count = run.parameters();

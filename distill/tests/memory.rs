@@ -258,6 +258,7 @@ impl Case {
             targets,
             work: divided.work(&data),
             distillation: (self.distilled).then(|| (DecoderShape::new(&config(6), 6), &objective)),
+            teachers: 1,
             online: self.online.then_some(&settings),
         };
         let memory = run.memory();

@@ -94,6 +94,7 @@ fn members_of_a_blend_and_what_is_trained_again_are_planned() {
     for change in [
         "distill.teacher=blend",
         "blend.more_sasrecs=2",
+        "blend.more_decoders=1",
         "refit.models=true",
     ] {
         arguments.extend(["--set", change]);
@@ -106,13 +107,14 @@ fn members_of_a_blend_and_what_is_trained_again_are_planned() {
         "teach",
         "blend-sasrec",
         "blend-sasrec",
+        "blend-decoder",
         "ce-only",
         "distill",
     ];
     let refit =
         ["pretrain", "blend-sasrec", "blend-sasrec", "distill"].map(|name| format!("refit-{name}"));
-    assert_eq!(names(&plan)[..6], validated);
-    assert_eq!(names(&plan)[6..], refit);
+    assert_eq!(names(&plan)[..7], validated);
+    assert_eq!(names(&plan)[7..], refit);
 }
 
 #[test]

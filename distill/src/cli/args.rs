@@ -316,6 +316,9 @@ pub struct Baselines {
     after_help = "Example:\n  slmrec-distill blend\n  slmrec-distill distill --teacher blend --lambda-kd 1 --lambda-cos 0 --lambda-norm 0 --lambda-ms 0"
 )]
 pub struct Blend {
+    /// How many decoders beside that of `teach`, each with a seed of its own
+    #[arg(long)]
+    pub more_decoders: Option<usize>,
     /// How many SASRecs beside that of `pretrain`, each with a seed of its own
     #[arg(long)]
     pub more_sasrecs: Option<usize>,

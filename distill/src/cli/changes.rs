@@ -34,6 +34,7 @@ impl Changes {
             Command::Teach(args) => changes.teach(args),
             Command::Baselines(args) => changes.baselines(args),
             Command::Blend(args) => {
+                changes.integer("blend.more_decoders", args.more_decoders);
                 changes.integer("blend.more_sasrecs", args.more_sasrecs);
                 let titled = args.more_sasrecs_with_titles;
                 changes.integer("blend.more_sasrecs_with_titles", titled);

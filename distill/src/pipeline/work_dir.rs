@@ -177,6 +177,12 @@ impl WorkDir {
             .join(baseline.folder())
     }
 
+    /// A decoder that is trained for the blend, by its number from 1.
+    #[must_use]
+    pub fn blend_decoder(&self, number: usize) -> PathBuf {
+        self.again().join(format!("blend-decoder-{number}"))
+    }
+
     /// A SASRec that is trained for the blend, by its number from 1.
     #[must_use]
     pub fn blend_sasrec(&self, number: usize) -> PathBuf {

@@ -135,6 +135,8 @@ pub struct DecoderRun<'a> {
     pub work: Work,
     /// The teacher's body and the objective, for a student.
     pub distillation: Option<(DecoderShape, &'a DistillSettings)>,
+    /// How many decoders of that shape teach.
+    pub teachers: u64,
     /// What is trained of the teacher, for one that learns beside the student.
     pub online: Option<&'a LlmSettings>,
 }
@@ -301,7 +303,7 @@ impl DecoderRun<'_> {
         };
         let dim = self.items.1;
         let around = 2 * teacher.hidden * dim + teacher.hidden + self.table();
-        let weights = F32 * (teacher.parameters() + around);
+        let weights = F32 * (teacher.parameters() + around) * self.teachers;
         let run = match self.online {
             None => held_in_evaluation(teacher, &BodyTraining::Frozen, tokens),
             Some(_) => 0,
@@ -395,6 +397,7 @@ mod tests {
                     parts: 1,
                 },
                 distillation: None,
+                teachers: 1,
                 online: None,
             };
             run.memory().weights

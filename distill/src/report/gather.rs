@@ -225,9 +225,15 @@ impl Gathered {
                 .map(move |number| place(work, number))
                 .take_while(|dir| dir.is_dir())
         };
+        let decoders = there(WorkDir::blend_decoder);
         let plain = there(WorkDir::blend_sasrec);
         let with_titles = there(WorkDir::blend_sasrec_titles);
-        self.optional(work.root(), plain.chain(with_titles).chain([work.blend()]))
+        self.optional(
+            work.root(),
+            (decoders.chain(plain))
+                .chain(with_titles)
+                .chain([work.blend()]),
+        )
     }
 
     /// Folders that may be missing.
@@ -251,7 +257,7 @@ impl Gathered {
             let mut trained = TRAINED.iter().chain(&MAY_BE).chain(&REFIT);
             let known = trained.any(|name| name == folder);
             let member = folder.strip_prefix("refit/").unwrap_or(folder);
-            if known || member.starts_with("blend-sasrec-") {
+            if known || member.starts_with("blend-") {
                 let (folder, fit) = (folder.clone(), figures(work, folder, record)?);
                 self.trainings.push(Training { folder, fit });
             }

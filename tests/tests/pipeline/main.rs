@@ -196,6 +196,8 @@ fn a_blend_teaches(folder: &Path) {
         "--config",
         "pipeline.toml",
         "--set",
+        "blend.more_decoders=1",
+        "--set",
         "blend.more_sasrecs=1",
         "--set",
         "blend.prior=true",
@@ -207,7 +209,14 @@ fn a_blend_teaches(folder: &Path) {
         .iter()
         .filter_map(|m| m["folder"].as_str())
         .collect();
-    assert_eq!(folders, ["teacher", "sasrec", "blend-sasrec-1"]);
+    let expected = ["teacher", "blend-decoder-1", "sasrec", "blend-sasrec-1"];
+    assert_eq!(folders, expected);
+    assert_eq!(members[0]["weight"], members[1]["weight"], "{members:?}");
+    let decoders = ["teacher", "blend-decoder-1"].map(|member| {
+        let file = format!("slmrec-work/{member}/recommender.safetensors");
+        fs::read(folder.join(file)).expect("a checkpoint")
+    });
+    assert_ne!(decoders[0], decoders[1], "another seed");
     let weights: f64 = members.iter().filter_map(|m| m["weight"].as_f64()).sum();
     assert!((weights - 1.0).abs() < 1e-9, "{members:?}");
     // The models know the generated chains, so the counts may be of no use; they were weighed.

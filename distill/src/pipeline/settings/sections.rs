@@ -262,6 +262,8 @@ impl Default for TeachStage {
 pub struct BlendStage {
     /// Whether the teacher of `teach` is a member; its hidden states are then the blend's.
     pub decoder: bool,
+    /// How many more decoders as that of `teach`, each with a seed of its own.
+    pub more_decoders: usize,
     /// How many more SASRecs, each with a seed of its own.
     pub more_sasrecs: usize,
     /// How many more SASRecs with titles, each with a seed of its own; they take `pretrain.titles`.
@@ -274,6 +276,7 @@ impl Default for BlendStage {
     fn default() -> Self {
         Self {
             decoder: true,
+            more_decoders: 0,
             more_sasrecs: 2,
             more_sasrecs_with_titles: 0,
             prior: false,

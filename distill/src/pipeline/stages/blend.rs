@@ -14,12 +14,14 @@ use super::super::stage::{Stage, io_error};
 use super::super::{Outcome, PipelineError, WorkDir};
 use super::pretrain::{self, Sasrec, WITH_TITLES};
 use super::titles::{self, TitleVectors};
-use super::{Context, input_hash, prior, to_json};
+use super::{Context, input_hash, prior, teach, to_json};
 use crate::evaluate::{ModelScorer, validation_ndcg_of, weigh};
 use crate::model::sasrec::SasRec;
 use crate::model::{Blend, LlmRecommender, Member, SequentialModel};
 use crate::prior::{WithPrior, likeliest_beside};
 
+/// Name of the stage that trains a decoder for the blend alone.
+pub(super) const BLEND_DECODER: &str = "blend-decoder";
 /// Name of the stage that trains a SASRec for the blend alone.
 pub(super) const BLEND_SASREC: &str = "blend-sasrec";
 /// The same of a SASRec with titles.
@@ -30,6 +32,8 @@ const DESCRIPTION_FILE: &str = "blend.json";
 const SEED_STEP: u64 = 1000;
 /// Added to the seeds of members with titles.
 const TITLES_SEED: u64 = 500;
+/// Added to the seeds of decoders.
+const DECODER_SEED: u64 = 250;
 
 /// `blend.json`.
 #[derive(Serialize, Deserialize)]
@@ -48,7 +52,7 @@ struct PriorEntry {
     weights: PriorWeights,
 }
 
-/// A member, the decoder first where there is one.
+/// A member, the decoder of `teach` first where it is one.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct MemberEntry {
@@ -83,9 +87,12 @@ pub(super) enum Kind {
 pub fn run(context: &Context<'_>) -> Result<(Vec<Outcome>, Outcome), PipelineError> {
     let section = &context.settings.blend;
     let titles = title_vectors(context)?;
-    let trainings = (own_sasrecs(context, titles.as_ref()).iter())
+    let mut trainings = (own_sasrecs(context, titles.as_ref()).iter())
         .map(|sasrec| sasrec.train(context))
         .collect::<Result<Vec<_>, _>>()?;
+    for number in 1..=section.more_decoders {
+        trainings.push(train_decoder(context, number)?);
+    }
     let members = members(context)?;
     let mut inputs: BTreeMap<String, String> = (members.iter())
         .map(|member| (member.folder.clone(), member.sha256.clone()))
@@ -121,8 +128,13 @@ pub fn run(context: &Context<'_>) -> Result<(Vec<Outcome>, Outcome), PipelineErr
                 "folder": member.folder, "weight": member.weight, "validation_ndcg_10": alone,
             })).collect::<Vec<_>>(),
         });
-        // A member without a weight would only cost time.
-        weighed.retain(|member| member.weight > 0.0 || member.kind == Kind::Decoder);
+        // A member without a weight would only cost time, but the first decoder gives hidden states.
+        let first = weighed.iter().position(|m| m.kind == Kind::Decoder);
+        let mut place = 0..;
+        weighed.retain(|member| {
+            let here = place.next();
+            member.weight > 0.0 || here == first
+        });
         let mut description = Description {
             members: weighed,
             prior: None,
@@ -141,6 +153,20 @@ pub fn run(context: &Context<'_>) -> Result<(Vec<Outcome>, Outcome), PipelineErr
         Ok(figures)
     })?;
     Ok((trainings, blend))
+}
+
+/// A decoder as that of `teach`, with a seed of its own.
+fn train_decoder(context: &Context<'_>, number: usize) -> Result<Outcome, PipelineError> {
+    let mut settings = context.settings.clone();
+    settings.seed = seed(context, number).wrapping_add(DECODER_SEED);
+    let own = context.with(settings, context.work().clone());
+    teach::train(&own, BLEND_DECODER, context.work().blend_decoder(number))
+}
+
+/// The seed of the members with this number.
+fn seed(context: &Context<'_>, number: usize) -> u64 {
+    let step = SEED_STEP.wrapping_mul(number as u64);
+    context.settings.seed.wrapping_add(step)
 }
 
 fn settings(context: &Context<'_>) -> Result<serde_json::Value, PipelineError> {
@@ -216,10 +242,7 @@ pub(super) fn own_sasrecs<'a>(
     titles: Option<&'a TitleVectors>,
 ) -> Vec<Sasrec<'a>> {
     let (section, work) = (&context.settings.blend, context.work());
-    let seed = |number: usize| {
-        let step = SEED_STEP.wrapping_mul(number as u64);
-        context.settings.seed.wrapping_add(step)
-    };
+    let seed = |number| seed(context, number);
     let plain = (1..=section.more_sasrecs).map(|number| Sasrec {
         name: BLEND_SASREC,
         dir: work.blend_sasrec(number),
@@ -263,6 +286,8 @@ fn members(context: &Context<'_>) -> Result<Vec<MemberEntry>, PipelineError> {
     if section.decoder {
         folders.push((DECODER, work.teacher(), "teach"));
     }
+    let decoders = 1..=section.more_decoders;
+    folders.extend(decoders.map(|number| (DECODER, work.blend_decoder(number), "blend")));
     folders.push((PLAIN, work.sasrec(), "pretrain"));
     match pretrain::with_titles(context)? {
         Some(dir) => folders.push((TITLED, dir, WITH_TITLES)),

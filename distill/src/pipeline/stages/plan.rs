@@ -61,6 +61,11 @@ pub fn all(context: &Context<'_>) -> Result<Vec<StagePlan>, PipelineError> {
     plans.push(plan(context, &dataset, TrainingRun::Teach)?);
     if context.settings.distill.teacher == TeacherChoice::Blend {
         plans.extend(sasrecs.iter().flat_map(|plan| of_blend(context, plan)));
+        let decoder = StagePlan {
+            stage: blend::BLEND_DECODER,
+            ..plans[sasrecs.len()].clone()
+        };
+        plans.extend(vec![decoder; context.settings.blend.more_decoders]);
     }
     if context.settings.distill.ce_only {
         plans.push(plan(context, &dataset, TrainingRun::CeOnly)?);
@@ -104,7 +109,7 @@ pub fn misfits(context: &Context<'_>, plans: &[StagePlan]) -> Vec<String> {
     let settings = &context.settings;
     let of_plan = |plan: &StagePlan| {
         let batch_size = match plan.stage {
-            "teach" => settings.teach.train.batch_size,
+            "teach" | blend::BLEND_DECODER => settings.teach.train.batch_size,
             "ce-only" | "distill" | "refit-distill" => settings.distill.train.batch_size,
             // The SASRecs, which are of one shape.
             _ => settings.pretrain.train.batch_size,
@@ -283,6 +288,7 @@ fn decoder(
         targets: train.targets,
         work,
         distillation: objective.map(|objective| (taught, objective)),
+        teachers: decoders(context).max(1) as u64,
         online: learns.then_some(&settings.model),
     };
     let llm = Llm {
@@ -292,7 +298,7 @@ fn decoder(
         prompt: &header.prompt,
         item_dim,
         distillation: objective.map(|objective| Taught {
-            layers: settings.teach.layers,
+            layers: settings.teach.layers * decoders(context).max(1),
             size: layer_size(&header.config) / layer_size(&config),
             learns,
             objective,
@@ -355,8 +361,17 @@ fn members(context: &Context<'_>) -> usize {
         TeacherChoice::Blend => {
             let sasrecs = 1 + usize::from(context.settings.pretrain.titles.is_some());
             let more = blend.more_sasrecs + blend.more_sasrecs_with_titles;
-            sasrecs + usize::from(blend.decoder) + more
+            sasrecs + decoders(context) + more
         }
+    }
+}
+
+/// Number of decoders among the models that teach.
+fn decoders(context: &Context<'_>) -> usize {
+    let blend = &context.settings.blend;
+    match context.settings.distill.teacher {
+        TeacherChoice::Decoder => 1,
+        TeacherChoice::Blend => usize::from(blend.decoder) + blend.more_decoders,
     }
 }
 

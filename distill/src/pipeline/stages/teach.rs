@@ -23,11 +23,20 @@ use crate::train::{CrossEntropy, FitReport, Objective, TrainSettings};
 /// # Errors
 /// Missing earlier stages or base, or training that fails.
 pub fn run(context: &Context<'_>) -> Result<Outcome, PipelineError> {
+    train(context, "teach", context.work.teacher())
+}
+
+/// As [`run`], as the stage `name` in `dir`.
+pub(super) fn train(
+    context: &Context<'_>,
+    name: &'static str,
+    dir: PathBuf,
+) -> Result<Outcome, PipelineError> {
     let section = &context.settings.teach;
     let base = base_path(context)?;
     let stage = Stage {
-        name: "teach",
-        dir: context.work.teacher(),
+        name,
+        dir,
         settings: serde_json::json!({
             "teach": to_json(section)?,
             "model": to_json(&context.settings.model)?,

@@ -115,6 +115,16 @@ fn members_of_a_blend_and_what_is_trained_again_are_planned() {
         ["pretrain", "blend-sasrec", "blend-sasrec", "distill"].map(|name| format!("refit-{name}"));
     assert_eq!(names(&plan)[..7], validated);
     assert_eq!(names(&plan)[7..], refit);
+    // Both decoders are in memory while they teach.
+    let teacher = |plan: &serde_json::Value| {
+        let distill = names(plan).iter().position(|name| *name == "distill");
+        plan["stages"][distill.expect("planned")]["memory"]["teacher"].as_u64()
+    };
+    let both = teacher(&plan).expect("bytes");
+    arguments.extend(["--set", "blend.more_decoders=0"]);
+    let output = run(folder.path(), &arguments);
+    let plan = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(teacher(&plan), Some(both / 2));
 }
 
 #[test]
